@@ -1,0 +1,33 @@
+// Package domain lists every event type of the system. The decisions live in the packages below it, one per aggregate.
+package domain
+
+import (
+	"github.com/factum-platform/factum/domain/document"
+	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/domain/file"
+	"github.com/factum-platform/factum/domain/membership"
+	"github.com/factum-platform/factum/domain/tenant"
+	"github.com/factum-platform/factum/domain/timestamping"
+	"github.com/factum-platform/factum/domain/user"
+)
+
+// Catalog returns every event type that this binary can write or read, with wire name, upcasters and personal fields.
+func Catalog() []es.EventType {
+	return []es.EventType{
+		es.Event[user.Registered]("user.registered").About("user_id", "email", "first_name", "last_name").WithSafe("user_id"),
+		es.Event[tenant.Created]("tenant.created").WithSafe("tenant_id", "name", "database_name", "created_by"),
+		es.Event[tenant.Provisioned]("tenant.provisioned").WithSafe("tenant_id"),
+		es.Event[membership.Granted]("membership.granted").WithSafe("tenant_id", "user_id", "role", "granted_by"),
+		es.Event[timestamping.Enabled]("timestamping.enabled").WithSafe("provider", "by"),
+		es.Event[timestamping.Disabled]("timestamping.disabled").WithSafe("by"),
+		es.Event[file.Stored]("file.stored").WithSafe("file_id", "sha256", "md5", "object_key", "stored_by"),
+		es.Event[file.Linked]("file.linked").WithSafe("file_id", "document_id"),
+		es.Event[file.Unlinked]("file.unlinked").WithSafe("file_id", "document_id"),
+		es.Event[file.TimestampRequested]("file.timestamp_requested").WithSafe("file_id", "sha256", "by"),
+		es.Event[file.Timestamped]("file.timestamped").WithSafe("file_id", "serial", "policy", "algorithm", "authority"),
+		es.Event[file.TimestampFailed]("file.timestamp_failed").WithSafe("file_id", "reason"),
+		es.Event[file.TimestampAbandoned]("file.timestamp_abandoned").WithSafe("file_id", "reason"),
+		es.Event[document.Uploaded]("document.uploaded").About("uploaded_by", "filename").WithSafe("document_id", "file_id", "mime_type", "uploaded_by"),
+		es.Event[document.Deleted]("document.deleted").WithSafe("document_id", "file_id", "deleted_by"),
+	}
+}

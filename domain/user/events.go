@@ -1,0 +1,25 @@
+// Package user decides about the people who have an account. Its log is the platform's.
+package user
+
+import (
+	"time"
+
+	"github.com/factum-platform/factum/domain/es"
+)
+
+// Kind is the stream kind; the stream id is the user's id.
+const Kind = "user"
+
+// Event is a fact about a user.
+type Event interface{ isUserEvent() }
+
+// Registered says that a person has an account. The password's hash is not a fact; it lives beside the log.
+type Registered struct {
+	UserID    string      `json:"user_id"`
+	Email     es.Personal `json:"email"` // trimmed and lower-cased
+	FirstName es.Personal `json:"first_name"`
+	LastName  es.Personal `json:"last_name"`
+	At        time.Time   `json:"at"`
+}
+
+func (Registered) isUserEvent() {}
