@@ -1,0 +1,29 @@
+-- Read model of the control plane: users, tenants and memberships. Readers find it as <schema>.users and so on.
+create table users (
+  id uuid primary key,
+  email text not null,
+  first_name text not null,
+  last_name text not null,
+  is_active boolean not null,
+  created_at timestamptz not null,
+  updated_at timestamptz not null
+);
+create table tenants (
+  id uuid primary key,
+  name text not null,
+  database_name text not null,
+  provisioned boolean not null,        -- readers show a tenant once it is true
+  is_active boolean not null,
+  tsa_enabled boolean not null,
+  tsa_provider text,                   -- null until first enabled
+  created_by uuid not null,
+  created_at timestamptz not null,
+  updated_at timestamptz not null
+);
+create table memberships (
+  tenant_id uuid not null,
+  user_id uuid not null,
+  role text not null,                  -- admin, user, viewer
+  joined_at timestamptz not null,
+  primary key (tenant_id, user_id)
+);
