@@ -1,0 +1,58 @@
+package readmodel
+
+import "sync"
+
+// Moves carries the news that a live read model has moved from the projector to waiters in the same process. It is a
+// hint that saves time: what holds is the checkpoint in the database, and waiters also poll it. The zero value is
+// ready; a Moves is safe for concurrent use.
+type Moves struct {
+	mu      sync.Mutex
+	waiting map[moveKey]map[*waiting]struct{}
+}
+
+type moveKey struct{ projection, tenant string }
+
+type waiting struct {
+	position uint64
+	reached  chan struct{}
+}
+
+// Announce tells waiters that the projection of the tenant's log has committed everything up to position. Announce only what
+// is committed and live. It never blocks.
+func (m *Moves) Announce(projection, tenant string, position uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for w := range m.waiting[moveKey{projection, tenant}] {
+		if w.position <= position {
+			close(w.reached)
+			m.forget(moveKey{projection, tenant}, w)
+		}
+	}
+}
+
+// watch returns a channel that is closed when position is announced, and a function that ends the watching.
+func (m *Moves) watch(projection, tenant string, position uint64) (<-chan struct{}, func()) {
+	key := moveKey{projection, tenant}
+	w := &waiting{position, make(chan struct{})}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiting == nil {
+		m.waiting = map[moveKey]map[*waiting]struct{}{}
+	}
+	if m.waiting[key] == nil {
+		m.waiting[key] = map[*waiting]struct{}{}
+	}
+	m.waiting[key][w] = struct{}{}
+	return w.reached, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.forget(key, w)
+	}
+}
+
+func (m *Moves) forget(key moveKey, w *waiting) {
+	delete(m.waiting[key], w)
+	if len(m.waiting[key]) == 0 {
+		delete(m.waiting, key)
+	}
+}

@@ -1,0 +1,99 @@
+// Package readmodel is how queries meet what projections wrote: which generation is live, how far it is, and a bounded
+// wait until it has reached a position. It reads the schema "proj" of the database in which the read model lies and
+// never drives a projection.
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// ErrNotBuilt says that the database holds no live generation of the projection yet: the projector has not met it.
+var ErrNotBuilt = errors.New("the read model is not built yet; it appears once the projector runs")
+
+// pollEvery is how often a waiter looks for checkpoints that another process moved.
+const pollEvery = 50 * time.Millisecond
+
+// Schema is the PostgreSQL schema in which a generation of a projection lies, such as "documents_g1".
+func Schema(projection string, generation int) string {
+	return fmt.Sprintf("%s_g%d", projection, generation)
+}
+
+// Read calls fn once, in one REPEATABLE READ READ ONLY transaction, with the schema of the projection's live generation. The generation
+// is resolved inside that transaction, so fn never sees two generations mixed; fn names tables explicitly, as in
+// schema + ".documents". Errors: [ErrNotBuilt], what fn answered, or the database's.
+func Read(ctx context.Context, pool *pgxpool.Pool, projection string, fn func(tx pgx.Tx, schema string) error) error {
+	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var generation int
+		err := tx.QueryRow(ctx, `select generation from proj.live where projection = $1`, projection).Scan(&generation)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
+		}
+		if err != nil {
+			return fmt.Errorf("readmodel: which generation of %s is live: %w", projection, err)
+		}
+		return fn(tx, Schema(projection, generation))
+	})
+}
+
+// Position is how far the projection's live generation has applied the tenant's log; 0 when it has not begun. tenant is the id
+// of the log (an eventstore.TenantID: a UUID without dashes, or "platform").
+func Position(ctx context.Context, pool *pgxpool.Pool, projection, tenant string) (uint64, error) {
+	var position int64
+	err := pool.QueryRow(ctx, `select c.position from proj.live l join proj.checkpoint c using (projection, generation)
+		where l.projection = $1 and c.tenant = $2`, projection, tenant).Scan(&position)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("readmodel: position of %s: %w", projection, err)
+	}
+	return uint64(position), nil
+}
+
+// Waiter waits for read models to catch up. It is safe for concurrent use.
+type Waiter struct {
+	moves *Moves
+}
+
+// NewWaiter returns a waiter that is woken by moves; nil leaves it with polling.
+func NewWaiter(moves *Moves) *Waiter {
+	if moves == nil {
+		moves = &Moves{}
+	}
+	return &Waiter{moves}
+}
+
+// Wait returns nil once the live generation has applied the tenant's log up to position. It is woken by the projector of this
+// process and looks every 50 ms for other processes' work; the context bounds it, and then errors.Is finds the context's error. tenant
+// is the id of the log, as in [Position].
+func (w *Waiter) Wait(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, position uint64) error {
+	reached, stop := w.moves.watch(projection, tenant, position)
+	defer stop()
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	for {
+		at, err := Position(ctx, pool, projection, tenant)
+		if err == nil && at >= position {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("readmodel: %s has not reached position %d in time: %w", projection, position, ctx.Err())
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-reached:
+			return nil
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("readmodel: %s has not reached position %d in time: %w", projection, position, ctx.Err())
+		}
+	}
+}
