@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/commands/rest"
+	"github.com/factum-platform/factum/domain"
+	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/eventstore/pgstore"
+	"github.com/factum-platform/factum/eventstore/seal"
+	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/jobs"
+	"github.com/factum-platform/factum/infra/keyring"
+	"github.com/factum-platform/factum/infra/objectstore"
+	"github.com/factum-platform/factum/infra/postgres"
+	"github.com/factum-platform/factum/infra/readmodel"
+	"github.com/factum-platform/factum/infra/tenants"
+	"github.com/factum-platform/factum/infra/tsa"
+	"github.com/factum-platform/factum/projections/audit"
+	"github.com/factum-platform/factum/projections/directory"
+	"github.com/factum-platform/factum/projections/documents"
+	"github.com/factum-platform/factum/projections/process"
+	"github.com/factum-platform/factum/projections/runner"
+	"github.com/factum-platform/factum/readapi"
+)
+
+// platformDatabase is the name of the control plane's database.
+const platformDatabase = "factum"
+
+// appLogin is the role that serves the platform database; it can neither change nor delete events.
+const appLogin = "factum_api"
+
+// settings is all that the platform needs to know of the outside.
+type settings struct {
+	baseURL     string
+	adminDSN    string // may create databases and roles; used for provisioning and migrations only
+	platformDSN string // the application's role on the platform database
+	objects     objectstore.Config
+	tsa         tsa.Config
+	kek         tink.AEAD
+	log         *slog.Logger
+}
+
+// platform is the running composition of all rooms.
+type platform struct {
+	commands *commands.Commands
+	pool     *pgxpool.Pool
+	store    eventstore.Store
+	waiter   *readmodel.Waiter
+	log      *slog.Logger
+}
+
+// logMigrations are the schemas that every database with a log needs.
+func logMigrations() []postgres.Migrations {
+	return []postgres.Migrations{{Name: "es", FS: pgstore.Migrations()}, {Name: "proj", FS: runner.Migrations()}}
+}
+
+// preparePlatformDatabase creates and migrates the control plane's database and its login role, whose password is new at each
+// start. It returns the administrator's and the application's DSN.
+func preparePlatformDatabase(ctx context.Context, clusterDSN string) (adminDSN, appDSN string, err error) {
+	conn, err := pgx.Connect(ctx, clusterDSN)
+	if err != nil {
+		return "", "", fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer conn.Close(ctx)
+	var exists bool
+	if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, platformDatabase).Scan(&exists); err != nil {
+		return "", "", fmt.Errorf("look for database %s: %w", platformDatabase, err)
+	}
+	if !exists {
+		if _, err := conn.Exec(ctx, `create database `+platformDatabase); err != nil {
+			return "", "", fmt.Errorf("create database %s: %w", platformDatabase, err)
+		}
+	}
+	adminDSN, err = withDSN(clusterDSN, platformDatabase, nil)
+	if err != nil {
+		return "", "", err
+	}
+	sets := append(logMigrations(),
+		postgres.Migrations{Name: "auth", FS: auth.Migrations()},
+		postgres.Migrations{Name: "placement", FS: tenants.Migrations()},
+		postgres.Migrations{Name: "keyring", FS: keyring.Migrations()},
+		postgres.Migrations{Name: "saga", FS: process.Migrations()})
+	if err := postgres.Migrate(ctx, adminDSN, sets...); err != nil {
+		return "", "", err
+	}
+	if err := jobs.Migrate(ctx, adminDSN); err != nil {
+		return "", "", err
+	}
+	password := secret() // base64url: needs no quoting
+	_, err = conn.Exec(ctx, fmt.Sprintf(`
+do $$ begin if not exists (select from pg_roles where rolname = '%[1]s') then create role %[1]s; end if; end $$;
+alter role %[1]s login password '%[2]s';
+grant factum_app to %[1]s;
+revoke connect on database %[3]s from public;
+grant connect, create on database %[3]s to %[1]s;`, appLogin, password, platformDatabase))
+	if err != nil {
+		return "", "", fmt.Errorf("prepare role %s: %w", appLogin, err)
+	}
+	appDSN, err = withDSN(clusterDSN, platformDatabase, url.UserPassword(appLogin, password))
+	return adminDSN, appDSN, err
+}
+
+// withDSN returns the DSN with another database, and another user if one is given.
+func withDSN(dsn, database string, user *url.Userinfo) (string, error) {
+	u, err := url.Parse(dsn)
+	if err != nil {
+		return "", errors.New("the PostgreSQL DSN is not a URL") // the error text would hold the password
+	}
+	u.Path = "/" + database
+	if user != nil {
+		u.User = user
+	}
+	return u.String(), nil
+}
+
+// startPlatform wires the rooms and starts them in order: log, commands, projector, jobs, API. The listener is the API's from
+// here on.
+func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) (*platform, error) {
+	st.started("listener", func(context.Context) error {
+		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	pool, err := postgres.Open(ctx, s.platformDSN, 20)
+	if err != nil {
+		return nil, err
+	}
+	st.started("platform pool", func(context.Context) error { pool.Close(); return nil })
+	keys := keyring.Open(pool, s.kek)
+	dbs, err := tenants.Open(ctx, tenants.Config{Platform: pool, AdminDSN: s.adminDSN, TenantMigrations: logMigrations(), Secrets: keys})
+	if err != nil {
+		return nil, err
+	}
+	st.started("tenant pools", func(context.Context) error { dbs.Close(); return nil })
+	store, err := pgstore.Open(ctx, pgstore.Config{Databases: dbs, Notify: pool})
+	if err != nil {
+		return nil, err
+	}
+	st.started("log", func(context.Context) error { return store.Close() })
+	need := eventstore.Caps{MultiStream: true, AtomicClaim: true}
+	if !store.Caps().Covers(need) {
+		return nil, fmt.Errorf("the event store has %+v, the commands need %+v", store.Caps(), need)
+	}
+	objects, err := objectstore.Open(ctx, s.objects)
+	if err != nil {
+		return nil, err
+	}
+	stamper, err := tsa.New(s.tsa)
+	if err != nil {
+		return nil, err
+	}
+	registry, err := eventstore.NewRegistry(domain.Catalog()...)
+	if err != nil {
+		return nil, err
+	}
+	codec := &seal.Codec{Registry: registry, Keys: sealKeys{keys}}
+	accounts, err := auth.New(ctx, auth.Config{Pool: pool, Secrets: keys, Issuer: s.baseURL})
+	if err != nil {
+		return nil, err
+	}
+	cmds, err := commands.New(commands.Config{
+		Store: store, Codec: codec, Objects: objects, Provision: dbs.Provision, MAC: keys.MAC, Auth: accounts,
+		TSAProvider: s.tsa.Provider, Now: time.Now, NewID: uuid.NewString,
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	registerer := prometheus.NewRegistry()
+	var moves readmodel.Moves
+	waiter := &readmodel.Waiter{Moves: &moves}
+	queue, stampingSaga, err := process.Timestamping(process.Deps{Pool: pool, Commands: cmds, TSA: stamper, Logger: s.log, Metrics: registerer})
+	if err != nil {
+		return nil, err
+	}
+	projector, err := runner.New(runner.Config{
+		Store: store, Codec: codec, Pool: dbs.Pool, Tenants: dbs.Tenants, Moves: &moves, Logger: s.log, Metrics: registerer,
+		Projections: []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection(), stampingSaga},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := queue.Start(context.WithoutCancel(ctx)); err != nil {
+		return nil, err
+	}
+	st.started("job queue", queue.Stop)
+	st.background("projector", projector.Run)
+
+	server := httpapi.New(httpapi.Config{Logger: s.log, Auth: accounts, Platform: pool, TenantPool: dbs.Pool, Waiter: waiter, Metrics: registerer, Version: version})
+	rest.Register(server.API(), rest.Deps{Commands: cmds, Server: server})
+	readapi.Register(server.API(), readapi.Deps{Server: server, Objects: objects, Roots: s.tsa.Roots})
+	go func() {
+		if err := server.Listen(ln); err != nil {
+			st.fail(fmt.Errorf("API: %w", err))
+		}
+	}()
+	st.started("API", server.Shutdown)
+
+	p := &platform{commands: cmds, pool: pool, store: store, waiter: waiter, log: s.log}
+	return p, p.finishTenants(ctx)
+}
+
+// finishTenants provisions what a crash left between a tenant's creation and its first use.
+func (p *platform) finishTenants(ctx context.Context) error {
+	head, err := p.store.Tenant(eventstore.PlatformTenant).Head(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.waiter.Wait(ctx, p.pool, "directory", string(eventstore.PlatformTenant), uint64(head)); err != nil {
+		return fmt.Errorf("the directory does not catch up with the platform's log: %w", err)
+	}
+	var unfinished []string
+	err = readmodel.Read(ctx, p.pool, "directory", func(tx pgx.Tx, schema string) error {
+		rows, err := tx.Query(ctx, `select id::text from `+schema+`.tenants where not provisioned`)
+		if err != nil {
+			return err
+		}
+		unfinished, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range unfinished {
+		if err := p.commands.ProvisionTenant(ctx, id); err != nil {
+			return fmt.Errorf("finish tenant %s: %w", id, err)
+		}
+		p.log.Info("finished a tenant that a crash left half made", "tenant", id)
+	}
+	return nil
+}
+
+// ensureAccount registers the generated administrator at the first start.
+func (p *platform) ensureAccount(ctx context.Context, email, password string) error {
+	_, _, err := p.commands.RegisterUser(ctx,
+		commands.Caller{Command: "first-account", Correlation: "start", At: time.Now()},
+		commands.RegisterUser{FirstName: "Factum", LastName: "Administrator", Email: email, Password: password})
+	var refusal *es.Refusal
+	if errors.As(err, &refusal) && refusal.Code == "user.email_taken" {
+		return nil
+	}
+	return err
+}
+
+// sealKeys lets the keyring serve the sealing codec, which has an error of its own for an erased person.
+type sealKeys struct{ *keyring.Keyring }
+
+// For implements seal.Keys.
+func (k sealKeys) For(ctx context.Context, tenant, subject string) ([]byte, error) {
+	key, err := k.Keyring.For(ctx, tenant, subject)
+	if errors.Is(err, keyring.ErrErased) {
+		return nil, seal.ErrErased
+	}
+	return key, err
+}
