@@ -1,0 +1,75 @@
+package tenant
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/factum-platform/factum/domain/es"
+)
+
+// MaxNameChars is the longest name of a tenant.
+const MaxNameChars = 255
+
+// Command is something that is asked of a tenant.
+type Command interface{ isTenantCommand() }
+
+// Create asks for a tenant. The name is trimmed.
+type Create struct {
+	TenantID, Name, DatabaseName, By string
+	At                               time.Time
+}
+
+// Provision says that the database is ready.
+type Provision struct{ At time.Time }
+
+func (Create) isTenantCommand()    {}
+func (Provision) isTenantCommand() {}
+
+// State is what is known of a tenant.
+type State struct {
+	Exists       bool
+	Provisioned  bool
+	ID           string
+	Name         string
+	DatabaseName string
+	CreatedBy    string
+	CreatedAt    time.Time
+}
+
+// Decider decides about one tenant. Refusals: tenant.name, tenant.exists, tenant.unknown.
+var Decider = es.Decider[State, Command, Event]{
+	Initial: func() State { return State{} },
+	Decide: func(s State, c Command) ([]Event, error) {
+		switch c := c.(type) {
+		case Create:
+			name := strings.TrimSpace(c.Name)
+			if name == "" || utf8.RuneCountInString(name) > MaxNameChars {
+				return nil, es.Refuse("tenant.name", "A tenant's name has 1 to %d characters and is not blank.", MaxNameChars)
+			}
+			if s.Exists {
+				return nil, es.Refuse("tenant.exists", "This tenant exists already.")
+			}
+			return []Event{Created{TenantID: c.TenantID, Name: name, DatabaseName: c.DatabaseName, CreatedBy: c.By, At: c.At}}, nil
+		case Provision:
+			if !s.Exists {
+				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
+			}
+			if s.Provisioned {
+				return nil, nil
+			}
+			return []Event{Provisioned{TenantID: s.ID, At: c.At}}, nil
+		default:
+			return nil, es.Refuse("tenant.command", "Unknown command %T.", c)
+		}
+	},
+	Evolve: func(s State, e Event) State {
+		switch e := e.(type) {
+		case Created:
+			return State{Exists: true, ID: e.TenantID, Name: e.Name, DatabaseName: e.DatabaseName, CreatedBy: e.CreatedBy, CreatedAt: e.At}
+		case Provisioned:
+			s.Provisioned = true
+		}
+		return s
+	},
+}
