@@ -1,0 +1,31 @@
+package commands
+
+import (
+	"context"
+
+	"github.com/factum-platform/factum/domain/document"
+	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/domain/file"
+	"github.com/factum-platform/factum/eventstore"
+)
+
+// DeleteDocument removes the document and tells whether its file is now an orphan; the file and its time-stamp stay. Error:
+// *[es.Refusal] document.unknown.
+func (c *Commands) DeleteDocument(ctx context.Context, by Caller, tenantID, documentID string) (orphaned bool, _ Receipt, _ error) {
+	tenant := LogOf(tenantID)
+	stream := eventstore.StreamID{Kind: document.Kind, ID: documentID}
+	state, version, err := fold(ctx, c.c.Store.Tenant(tenant), c.c.Codec, document.Decider, stream, nil)
+	if err != nil {
+		return false, Receipt{}, err
+	}
+	if version == 0 {
+		return false, Receipt{}, es.Refuse("document.unknown", "There is no such document.")
+	}
+	at := stamp(by.At)
+	unlink := fileStep(state.FileID, file.Unlink{DocumentID: documentID, At: at})
+	receipt, err := Execute(ctx, c.c.Store, c.c.Codec, tenant, by.meta(), unlink, documentStep(documentID, document.Delete{By: by.UserID, At: at}))
+	if err != nil {
+		return false, Receipt{}, err
+	}
+	return len(unlink.State.Documents) == 0, receipt, nil
+}

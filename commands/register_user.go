@@ -1,0 +1,140 @@
+package commands
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"net/mail"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/domain/user"
+	"github.com/factum-platform/factum/eventstore"
+)
+
+// RegisterUser asks for an account.
+type RegisterUser struct{ FirstName, LastName, Email, Password string }
+
+// User is an account as its owner sees it.
+type User struct {
+	ID                         string
+	FirstName, LastName, Email string
+	IsActive                   bool
+	CreatedAt, UpdatedAt       time.Time
+}
+
+const (
+	maxNameChars     = 100
+	maxEmailChars    = 255
+	minPasswordChars = 8
+	maxPasswordBytes = 1024 // bounds the work of hashing
+)
+
+// RegisterUser makes an account. Errors: *[ValidationError]; *[es.Refusal] user.email_taken; auth.ErrBusy. The credential is
+// written before the fact: a crash between the two leaves a credential that belongs to nobody and harms nothing.
+func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser) (User, Receipt, error) {
+	in.FirstName, in.LastName, in.Email = strings.TrimSpace(in.FirstName), strings.TrimSpace(in.LastName), normaliseEmail(in.Email)
+	p := problems{}
+	p.add("first_name", checkName(in.FirstName))
+	p.add("last_name", checkName(in.LastName))
+	p.add("email", checkEmail(in.Email))
+	p.add("password", checkPassword(in.Password))
+	if err := p.err(); err != nil {
+		return User{}, Receipt{}, err
+	}
+	loginKey, err := c.c.MAC(ctx, string(eventstore.PlatformTenant), "email", in.Email)
+	if err != nil {
+		return User{}, Receipt{}, err
+	}
+	// The address is part of the id: whoever repeats the command id of somebody else meets nobody.
+	id := es.Key("user", by.Command, hex.EncodeToString(loginKey))
+	if by.UserID == "" {
+		by.UserID = id // people register themselves
+	}
+	if err := c.c.Auth.SetPassword(ctx, id, loginKey, in.Password); err != nil {
+		return User{}, Receipt{}, err
+	}
+	claim := eventstore.Claim{Scope: "email", Key: hex.EncodeToString(loginKey)}
+	step := &Decision[user.State, user.Command, user.Event]{
+		Decider: user.Decider,
+		Stream:  eventstore.StreamID{Kind: user.Kind, ID: id},
+		Command: user.Register{
+			UserID: id, Email: es.Person(in.Email), FirstName: es.Person(in.FirstName), LastName: es.Person(in.LastName), At: stamp(by.At),
+		},
+		Claims: func(before, after user.State) []eventstore.Claim {
+			if !before.Exists && after.Exists {
+				return []eventstore.Claim{claim}
+			}
+			return nil
+		},
+	}
+	receipt, err := Execute(ctx, c.c.Store, c.c.Codec, eventstore.PlatformTenant, by.meta(), step)
+	var taken *eventstore.ClaimError
+	if errors.As(err, &taken) {
+		err = es.Refuse("user.email_taken", "This e-mail address has an account already.")
+	}
+	if err != nil {
+		if !MayHaveHappened(err) {
+			err = errors.Join(err, c.c.Auth.RemovePassword(ctx, id))
+		}
+		return User{}, Receipt{}, err
+	}
+	return userOf(step.State), receipt, nil
+}
+
+func userOf(s user.State) User {
+	return User{
+		ID: s.ID, FirstName: s.FirstName.Reveal(), LastName: s.LastName.Reveal(), Email: s.Email.Reveal(),
+		IsActive: true, CreatedAt: s.RegisteredAt, UpdatedAt: s.RegisteredAt,
+	}
+}
+
+func normaliseEmail(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
+
+func checkName(s string) string {
+	switch n := utf8.RuneCountInString(s); {
+	case n == 0:
+		return "Must not be blank."
+	case n > maxNameChars:
+		return "Has at most 100 characters."
+	case !plainText(s):
+		return "Must be valid text without control characters."
+	}
+	return ""
+}
+
+// plainText tells whether s can be stored and shown: valid UTF-8 without control characters.
+func plainText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}
+
+func checkEmail(s string) string {
+	if utf8.RuneCountInString(s) > maxEmailChars {
+		return "Has at most 255 characters."
+	}
+	addr, err := mail.ParseAddress(s) // RFC 5322
+	if err != nil || addr.Address != s || addr.Name != "" || !plainText(s) {
+		return "Not a valid e-mail address."
+	}
+	_, domain, _ := strings.Cut(s, "@")
+	if !strings.Contains(strings.Trim(domain, "."), ".") {
+		return "Not a valid e-mail address."
+	}
+	return ""
+}
+
+func checkPassword(s string) string {
+	letter := strings.ContainsFunc(s, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' })
+	digit := strings.ContainsFunc(s, func(r rune) bool { return r >= '0' && r <= '9' })
+	switch {
+	case utf8.RuneCountInString(s) < minPasswordChars:
+		return "Has at least 8 characters."
+	case len(s) > maxPasswordBytes:
+		return "Has at most 1024 bytes."
+	case !letter || !digit:
+		return "Has at least one letter and one digit."
+	}
+	return ""
+}

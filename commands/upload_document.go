@@ -1,0 +1,156 @@
+package commands
+
+import (
+	"context"
+	"crypto/md5" //nolint:gosec // information for clients of the original; identity is SHA-256
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/factum-platform/factum/domain/document"
+	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/domain/file"
+	"github.com/factum-platform/factum/domain/timestamping"
+	"github.com/factum-platform/factum/eventstore"
+)
+
+// MaxFileBytes is the largest content of a document: 100 MiB.
+const MaxFileBytes = 100 << 20
+
+var (
+	// ErrTooLarge says that a content exceeds [MaxFileBytes].
+	ErrTooLarge = errors.New("commands: a file has at most 100 MiB")
+	// ErrEmptyFile says that a content has no byte.
+	ErrEmptyFile = errors.New("commands: a file must not be empty")
+)
+
+// UploadDocument asks to keep a content under a name. Body is read once, to its end. Describe is called after that and gives the
+// name and the media type, which a multipart client may send behind the content.
+type UploadDocument struct {
+	TenantID, DatabaseName string
+	Body                   io.Reader
+	Describe               func() (filename, mimeType string, err error)
+}
+
+// Uploaded is a document and its file as they are after the upload.
+type Uploaded struct {
+	DocumentID, Filename, MimeType, FileID, UserID string
+	CreatedAt                                      time.Time
+	MD5, SHA256, ObjectKey                         string
+	Size                                           int64
+	FileCreatedAt                                  time.Time
+}
+
+// UploadDocument streams the content into the object store and records file and document in one append. Equal contents of a
+// tenant share one file. A time-stamp is requested when the tenant has time-stamping on. Errors: *[ValidationError],
+// [ErrTooLarge], [ErrEmptyFile], whatever reading Body answers. What is not acknowledged leaves at most an object that nothing
+// refers to.
+func (c *Commands) UploadDocument(ctx context.Context, by Caller, in UploadDocument) (Uploaded, Receipt, error) {
+	object := c.c.NewID()
+	key := fmt.Sprintf("tenants/%s/files/%s/%s/%s", in.DatabaseName, object[0:2], object[2:4], object)
+	sums := newDigests()
+	size, err := c.c.Objects.Put(ctx, key, io.TeeReader(&limited{r: in.Body, left: MaxFileBytes}, sums))
+	if err != nil {
+		return Uploaded{}, Receipt{}, err
+	}
+	out, receipt, err := c.recordUpload(ctx, by, in, key, size, sums)
+	// The object is removed when nothing refers to it for certain: after a definite failure, or when the content was known.
+	if (err != nil && !MayHaveHappened(err)) || (err == nil && out.ObjectKey != key) {
+		if cleanUp := c.c.Objects.Delete(context.WithoutCancel(ctx), key); cleanUp != nil && err != nil {
+			err = errors.Join(err, cleanUp)
+		}
+	}
+	return out, receipt, err
+}
+
+func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocument, key string, size int64, sums *digests) (Uploaded, Receipt, error) {
+	if size == 0 {
+		return Uploaded{}, Receipt{}, definite{ErrEmptyFile}
+	}
+	filename, mime, err := in.Describe()
+	if err != nil {
+		return Uploaded{}, Receipt{}, definite{err}
+	}
+	filename, mime = strings.TrimSpace(filename), strings.ToLower(strings.TrimSpace(mime))
+	p := problems{}
+	p.add("filename", document.CheckFilename(filename))
+	p.add("mime_type", document.CheckMimeType(mime))
+	if err := p.err(); err != nil {
+		return Uploaded{}, Receipt{}, definite{err}
+	}
+	tenant := LogOf(in.TenantID)
+	sha, md := sums.hex()
+	mac, err := c.c.MAC(ctx, string(tenant), "file", sha)
+	if err != nil {
+		return Uploaded{}, Receipt{}, err
+	}
+	fileID, documentID := es.FormatID([16]byte(mac[:16])), es.Key("document", string(tenant), by.UserID, by.Command)
+	policy, _, err := fold(ctx, c.c.Store.Tenant(tenant), c.c.Codec, timestamping.Decider, eventstore.StreamID{Kind: timestamping.Kind, ID: timestamping.StreamID}, nil)
+	if err != nil {
+		return Uploaded{}, Receipt{}, err
+	}
+	at := stamp(by.At)
+	keep := fileStep(fileID, file.Keep{
+		FileID: fileID, SHA256: sha, MD5: md, ObjectKey: key, Size: size,
+		DocumentID: documentID, By: by.UserID, Stamp: policy.Enabled, At: at,
+	})
+	upload := documentStep(documentID, document.Upload{
+		DocumentID: documentID, FileID: fileID, Filename: es.Person(filename), MimeType: mime, By: by.UserID, At: at,
+	})
+	receipt, err := Execute(ctx, c.c.Store, c.c.Codec, tenant, by.meta(), keep, upload)
+	if err != nil {
+		return Uploaded{}, Receipt{}, err
+	}
+	f, d := keep.State, upload.State
+	return Uploaded{
+		DocumentID: d.ID, Filename: d.Filename.Reveal(), MimeType: d.MimeType, FileID: d.FileID, UserID: d.UploadedBy, CreatedAt: d.UploadedAt,
+		MD5: f.MD5, SHA256: f.SHA256, ObjectKey: f.ObjectKey, Size: f.Size, FileCreatedAt: f.StoredAt,
+	}, receipt, nil
+}
+
+func fileStep(id string, command file.Command) *Decision[file.State, file.Command, file.Event] {
+	return &Decision[file.State, file.Command, file.Event]{
+		Decider: file.Decider, Stream: eventstore.StreamID{Kind: file.Kind, ID: id}, Command: command,
+	}
+}
+
+func documentStep(id string, command document.Command) *Decision[document.State, document.Command, document.Event] {
+	return &Decision[document.State, document.Command, document.Event]{
+		Decider: document.Decider, Stream: eventstore.StreamID{Kind: document.Kind, ID: id}, Command: command,
+	}
+}
+
+// limited fails with [ErrTooLarge] as soon as more than left bytes arrive.
+type limited struct {
+	r    io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (l *limited) Read(p []byte) (int, error) {
+	if int64(len(p)) > l.left+1 {
+		p = p[:l.left+1]
+	}
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, ErrTooLarge
+	}
+	return n, err
+}
+
+// digests computes both hashes while the content passes by.
+type digests struct {
+	io.Writer
+	hex func() (sha, md string)
+}
+
+func newDigests() *digests {
+	s, m := sha256.New(), md5.New() //nolint:gosec // see the import
+	return &digests{io.MultiWriter(s, m), func() (string, string) {
+		return hex.EncodeToString(s.Sum(nil)), hex.EncodeToString(m.Sum(nil))
+	}}
+}

@@ -1,0 +1,133 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/zitadel/passwap"
+	"github.com/zitadel/passwap/argon2"
+	"github.com/zitadel/passwap/bcrypt"
+)
+
+const (
+	// waitingPerWorker bounds the queue: more than this many passwords per core are refused with [ErrBusy].
+	waitingPerWorker = 16
+	// maxCandidates bounds the credentials of one address that are looked at: one is real, others are left from failed
+	// registrations.
+	maxCandidates = 5
+)
+
+// argon2Params follow RFC 9106 §4, second recommended option, with the threads that a small machine has.
+var argon2Params = argon2.Params{Time: 3, Memory: 64 * 1024, Threads: 1, KeyLen: 32, SaltLen: 16}
+
+// passwords hashes with argon2id, one password per core at a time.
+type passwords struct {
+	swapper *passwap.Swapper
+	slots   chan struct{}
+	waiting atomic.Int64
+	dummy   string // the hash of no password; checked in place of a missing one, so that both take the same time
+}
+
+func newPasswords() (*passwords, error) {
+	p := &passwords{
+		swapper: passwap.NewSwapper(argon2.NewArgon2id(argon2Params, nil), bcrypt.New(12, nil)),
+		slots:   make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}
+	var err error
+	p.dummy, err = p.swapper.Hash("no password has this hash: it holds a \x00 byte")
+	return p, err
+}
+
+// run does work in a slot; it does not wait behind too many others.
+func (p *passwords) run(ctx context.Context, work func() error) error {
+	if p.waiting.Add(1) > int64(cap(p.slots)*(1+waitingPerWorker)) {
+		p.waiting.Add(-1)
+		return ErrBusy
+	}
+	defer p.waiting.Add(-1)
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-p.slots }()
+	return work()
+}
+
+// SetPassword stores the hash of a new account's password. A credential that exists is left as it is. loginKey is the HMAC of
+// the e-mail address. Error: [ErrBusy].
+func (a *Auth) SetPassword(ctx context.Context, userID string, loginKey []byte, password string) error {
+	var hash string
+	err := a.passwords.run(ctx, func() (err error) {
+		hash, err = a.passwords.swapper.Hash(password)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("auth: hash a password: %w", err)
+	}
+	_, err = a.pool.Exec(ctx, `insert into auth.credentials (user_id, login_key, hash) values ($1, $2, $3) on conflict (user_id) do nothing`,
+		userID, loginKey, hash)
+	if err != nil {
+		return fmt.Errorf("auth: store a credential: %w", err)
+	}
+	return nil
+}
+
+// RemovePassword deletes the credential of an account that did not come to be.
+func (a *Auth) RemovePassword(ctx context.Context, userID string) error {
+	if _, err := a.pool.Exec(ctx, `delete from auth.credentials where user_id = $1`, userID); err != nil {
+		return fmt.Errorf("auth: remove a credential: %w", err)
+	}
+	return nil
+}
+
+// Candidates returns the ids of the accounts that the address may belong to, oldest first, at most five.
+func (a *Auth) Candidates(ctx context.Context, loginKey []byte) ([]string, error) {
+	rows, err := a.pool.Query(ctx, `select user_id::text from auth.credentials where login_key = $1 order by created_at limit $2`, loginKey, maxCandidates)
+	if err != nil {
+		return nil, fmt.Errorf("auth: look up a login: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("auth: look up a login: %w", err)
+	}
+	return ids, nil
+}
+
+// CheckPassword compares in constant time; with userID "" it takes as long and fails. A hash of an older kind is replaced by
+// the current one. Errors: [ErrInvalidCredentials], [ErrBusy].
+func (a *Auth) CheckPassword(ctx context.Context, userID, password string) error {
+	hash := a.passwords.dummy
+	if userID != "" {
+		err := a.pool.QueryRow(ctx, `select hash from auth.credentials where user_id = $1`, userID).Scan(&hash)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("auth: load a credential: %w", err)
+		}
+		if err != nil {
+			userID = ""
+		}
+	}
+	var replacement string
+	err := a.passwords.run(ctx, func() (err error) {
+		replacement, err = a.passwords.swapper.Verify(hash, password)
+		return err
+	})
+	switch {
+	case errors.Is(err, passwap.ErrPasswordMismatch) || (err == nil && userID == ""):
+		return ErrInvalidCredentials
+	case err != nil:
+		return fmt.Errorf("auth: check a password: %w", err)
+	}
+	if replacement == "" {
+		return nil
+	}
+	_, err = a.pool.Exec(ctx, `update auth.credentials set hash = $3, changed_at = now() where user_id = $1 and hash = $2`, userID, hash, replacement)
+	if err != nil {
+		return fmt.Errorf("auth: renew a hash: %w", err)
+	}
+	return nil
+}
