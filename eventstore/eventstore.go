@@ -15,12 +15,14 @@ package eventstore
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/factum-platform/factum/domain/es"
 )
@@ -30,6 +32,18 @@ const MaxEventBytes = 1 << 20
 
 // MaxAppendEvents is the largest number of events in one append.
 const MaxAppendEvents = 1000
+
+// MaxAppendBytes is the largest sum of Data in one append: 16 MiB.
+const MaxAppendBytes = 16 << 20
+
+// MaxPageEvents is the largest limit of a page.
+const MaxPageEvents = 10_000
+
+// maxClaimBytes and maxMetaBytes bound the texts that go into an index or beside every event.
+const (
+	maxClaimBytes = 256
+	maxMetaBytes  = 1024
+)
 
 // PlatformTenant owns the log of control-plane facts: users, tenants, memberships.
 const PlatformTenant TenantID = "platform"
@@ -48,6 +62,7 @@ type (
 
 var (
 	tenantForm = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
+	typeForm   = regexp.MustCompile(`^[a-z0-9._]{1,128}$`)
 	kindForm   = regexp.MustCompile(`^[a-z]{1,64}$`)
 )
 
@@ -98,10 +113,15 @@ func (s StreamID) Validate() error {
 	if !kindForm.MatchString(s.Kind) {
 		return fmt.Errorf("eventstore: stream kind %q: want 1 to 64 of [a-z]", s.Kind)
 	}
-	if s.ID == "" || len(s.ID) > 256 || strings.ToValidUTF8(s.ID, "") != s.ID || strings.ContainsRune(s.ID, 0) {
+	if !plainText(s.ID, 256) {
 		return fmt.Errorf("eventstore: stream id of kind %s: want 1 to 256 bytes of UTF-8 without NUL", s.Kind)
 	}
 	return nil
+}
+
+// plainText tells whether every engine can store s: 1 to limit bytes of valid UTF-8 without NUL.
+func plainText(s string, limit int) bool {
+	return s != "" && len(s) <= limit && utf8.ValidString(s) && !strings.ContainsRune(s, 0)
 }
 
 // Meta is what is known about an event besides its data.
@@ -118,7 +138,7 @@ type Proposed struct {
 	ID     EventID
 	Type   string // wire name
 	Schema uint16 // from 1
-	Data   []byte // canonical JSON; personal fields already sealed; at most MaxEventBytes
+	Data   []byte // JSON, kept byte for byte; personal fields already sealed; at most MaxEventBytes
 	Meta   Meta
 }
 
@@ -243,9 +263,10 @@ type Log interface {
 	// ReadStream yields the stream's events with Version >= from, in order. A stream that does not exist yields none.
 	ReadStream(ctx context.Context, s StreamID, from Version) iter.Seq2[Recorded, error]
 	// Page returns at most limit events with Position > after, in order; it never skips an event that commits late.
-	// limit must be 1 to 10000.
+	// limit must be 1 to MaxPageEvents; a page of large events may end earlier, so only Live says that nothing follows.
 	Page(ctx context.Context, after Position, limit int) (Batch, error)
 	// Follow yields batches from after on, for ever; see the package's F promises. Empty batches are yielded only to say Live.
+	// The last item carries the error that ended it: the context's, [ErrClosed] or a terminal one.
 	Follow(ctx context.Context, after Position) iter.Seq2[Batch, error]
 	// Head is the position of the last committed event, 0 for an empty log.
 	Head(ctx context.Context) (Position, error)
@@ -303,7 +324,7 @@ func Validate(caps Caps, writes []Write) error {
 	if len(writes) > 1 && !caps.MultiStream {
 		return &InvalidError{"this engine appends to one stream at a time"}
 	}
-	total := 0
+	total, size := 0, 0
 	streams := make(map[StreamID]bool, len(writes))
 	ids := make(map[EventID]bool)
 	for _, w := range writes {
@@ -319,21 +340,48 @@ func Validate(caps Caps, writes []Write) error {
 		}
 		total += len(w.Events)
 		for _, e := range w.Events {
-			switch {
-			case e.ID == EventID{}:
-				return &InvalidError{"an event needs an id"}
-			case ids[e.ID]:
+			if ids[e.ID] {
 				return &InvalidError{fmt.Sprintf("event id %s occurs twice in one append", e.ID)}
-			case e.Type == "" || e.Schema == 0:
-				return &InvalidError{"an event needs a type and a schema from 1"}
-			case len(e.Data) > MaxEventBytes:
-				return &InvalidError{fmt.Sprintf("%s holds %d bytes, the limit is %d", e.Type, len(e.Data), MaxEventBytes)}
 			}
+			if err := e.validate(); err != nil {
+				return err
+			}
+			size += len(e.Data)
 			ids[e.ID] = true
+		}
+		for _, c := range w.Claims {
+			if !plainText(c.Scope, maxClaimBytes) || c.Key == "" || len(c.Key) > maxClaimBytes {
+				return &InvalidError{fmt.Sprintf("a claim of stream %s needs a scope and a key of 1 to %d bytes", w.Stream, maxClaimBytes)}
+			}
 		}
 	}
 	if total > MaxAppendEvents {
 		return &InvalidError{fmt.Sprintf("%d events in one append, the limit is %d", total, MaxAppendEvents)}
+	}
+	if size > MaxAppendBytes {
+		return &InvalidError{fmt.Sprintf("%d bytes in one append, the limit is %d", size, MaxAppendBytes)}
+	}
+	return nil
+}
+
+func (e Proposed) validate() error {
+	switch {
+	case e.ID == EventID{}:
+		return &InvalidError{"an event needs an id"}
+	case !plainText(e.Type, 256) || e.Schema == 0:
+		return &InvalidError{"an event needs a type and a schema from 1"}
+	case len(e.Data) > MaxEventBytes:
+		return &InvalidError{fmt.Sprintf("%s holds %d bytes, the limit is %d", e.Type, len(e.Data), MaxEventBytes)}
+	case !utf8.Valid(e.Data) || !json.Valid(e.Data):
+		return &InvalidError{fmt.Sprintf("the data of %s is not JSON in UTF-8", e.Type)}
+	}
+	for _, text := range []string{e.Meta.Command, e.Meta.Correlation, e.Meta.Causation, e.Meta.Actor} {
+		if text != "" && !plainText(text, maxMetaBytes) {
+			return &InvalidError{fmt.Sprintf("a text in the meta of %s is not UTF-8 without NUL of at most %d bytes", e.Type, maxMetaBytes)}
+		}
+	}
+	if y := e.Meta.At.UTC().Year(); y < 1 || y > 9999 {
+		return &InvalidError{fmt.Sprintf("the time in the meta of %s is outside the years 1 to 9999", e.Type)}
 	}
 	return nil
 }
