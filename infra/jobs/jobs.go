@@ -1,0 +1,157 @@
+// Package jobs runs work outside of requests on River: jobs lie in the schema river of the platform's database, are inserted in
+// the transaction that causes them and carried out at least once.
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
+	"github.com/riverqueue/river/rivertype"
+)
+
+const (
+	schema = "river"
+	// jobTimeout bounds one run of a job; outside calls have shorter bounds of their own.
+	jobTimeout = 50 * time.Second
+	// rescueAfter is when a job whose worker vanished is given to another.
+	rescueAfter = 2 * time.Minute
+	// longestRetry bounds the delay after a run that failed.
+	longestRetry = time.Minute
+)
+
+// Migrate brings River's schema up to date. Its owner is the group role factum_app, so that River can maintain its tables.
+func Migrate(ctx context.Context, adminDSN string) error {
+	c, err := pgxpool.ParseConfig(adminDSN)
+	if err != nil {
+		return fmt.Errorf("jobs: the DSN cannot be read: %w", err)
+	}
+	c.MaxConns = 2
+	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `create schema if not exists `+schema+` authorization factum_app; set role factum_app`)
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, c)
+	if err != nil {
+		return fmt.Errorf("jobs: migrate: %w", err)
+	}
+	defer pool.Close()
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Schema: schema, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return fmt.Errorf("jobs: migrate: %w", err)
+	}
+	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+		return fmt.Errorf("jobs: migrate: %w", err)
+	}
+	return nil
+}
+
+// Config describes a client. Pool and Workers are required.
+type Config struct {
+	Pool        *pgxpool.Pool
+	Workers     *river.Workers
+	Concurrency int          // jobs at once in this process; 0 means 8
+	Logger      *slog.Logger // nil means slog.Default()
+	// Exclusive says that no other process works on this database: jobs that are marked as running were left by a killed process
+	// and are taken up again at Start, not minutes later.
+	Exclusive bool
+}
+
+// Client inserts jobs and works on them. It is safe for concurrent use.
+type Client struct {
+	c     Config
+	river *river.Client[pgx.Tx]
+}
+
+// New checks the configuration and starts nothing.
+func New(c Config) (*Client, error) {
+	if c.Pool == nil || c.Workers == nil {
+		return nil, errors.New("jobs: Pool and Workers are required")
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = 8
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	client, err := river.NewClient(riverpgxv5.New(c.Pool), &river.Config{
+		Schema:               schema,
+		Queues:               map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: c.Concurrency}},
+		Workers:              c.Workers,
+		Logger:               c.Logger,
+		JobTimeout:           jobTimeout,
+		RescueStuckJobsAfter: rescueAfter,
+		RetryPolicy:          retry{},
+		MaxAttempts:          math.MaxInt16, // only failures of our own infrastructure count, and those are waited out
+	})
+	if err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	return &Client{c, client}, nil
+}
+
+// Start begins to work on jobs; it goes on until Stop, whatever becomes of ctx.
+func (c *Client) Start(ctx context.Context) error {
+	if c.c.Exclusive {
+		_, err := c.c.Pool.Exec(ctx, `update `+schema+`.river_job set state = 'available' where state = 'running'`)
+		if err != nil {
+			return fmt.Errorf("jobs: take up what a killed process left: %w", err)
+		}
+	}
+	if err := c.river.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("jobs: start: %w", err)
+	}
+	return nil
+}
+
+// Stop cancels the running jobs, which are run again later, and waits for them.
+func (c *Client) Stop(ctx context.Context) error {
+	if err := c.river.StopAndCancel(ctx); err != nil {
+		return fmt.Errorf("jobs: stop: %w", err)
+	}
+	return nil
+}
+
+// Job is a job to insert. Due in the past means now.
+type Job struct {
+	Args river.JobArgs
+	Due  time.Time
+}
+
+// InsertTx inserts the jobs with the transaction: they exist if, and only if, it commits.
+func (c *Client) InsertTx(ctx context.Context, tx pgx.Tx, list []Job) error {
+	if len(list) == 0 {
+		return nil
+	}
+	params := make([]river.InsertManyParams, len(list))
+	for i, j := range list {
+		params[i] = river.InsertManyParams{Args: j.Args}
+		if j.Due.After(time.Now()) {
+			params[i].InsertOpts = &river.InsertOpts{ScheduledAt: j.Due}
+		}
+	}
+	if _, err := c.river.InsertManyFastTx(ctx, tx, params); err != nil {
+		return fmt.Errorf("jobs: insert: %w", err)
+	}
+	return nil
+}
+
+// retry doubles the delay from one second to a minute.
+type retry struct{}
+
+// NextRetry implements river.ClientRetryPolicy.
+func (retry) NextRetry(job *rivertype.JobRow) time.Time {
+	delay := longestRetry
+	if failed := len(job.Errors); failed < 6 {
+		delay = time.Second << failed
+	}
+	return time.Now().Add(delay)
+}
