@@ -1,0 +1,232 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/factum-platform/factum/infra/auth"
+)
+
+type (
+	principalKey  struct{}
+	tokenKey      struct{}
+	membershipKey struct{}
+)
+
+// PrincipalOf is who calls, in a route that demands an access token.
+func PrincipalOf(ctx context.Context) auth.Principal {
+	p, _ := ctx.Value(principalKey{}).(auth.Principal)
+	return p
+}
+
+// RefreshTokenOf is the presented token, not yet verified, in a route that demands a refresh token.
+func RefreshTokenOf(ctx context.Context) string {
+	t, _ := ctx.Value(tokenKey{}).(string)
+	return t
+}
+
+// MembershipOf is the caller's membership of the path's tenant, in a route that demands one.
+func MembershipOf(ctx context.Context) Membership {
+	m, _ := ctx.Value(membershipKey{}).(Membership)
+	return m
+}
+
+var (
+	pathParameter = regexp.MustCompile(`\{([a-z_]+_id)\}`)
+	idText        = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+)
+
+// guard is the one place that decides who may call a route. The order is the contract's: token, form of the ids, membership, role,
+// and only then the body.
+func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
+	op := hc.Operation()
+	rule, ok := rules[op.Method+" "+op.Path]
+	if !ok {
+		s.refuse(hc, rule, Internal(fmt.Errorf("httpapi: %s %s has no row in Policy", op.Method, op.Path)))
+		return
+	}
+	ctx, cancel := context.WithTimeout(hc.Context(), rule.within())
+	defer cancel()
+	if r := requestOf(ctx); r != nil {
+		r.route = op.Path
+	}
+	ctx, err := s.admit(ctx, hc, rule)
+	if err != nil {
+		s.refuse(hc, rule, problemOf(ctx, err))
+		return
+	}
+	next(huma.WithContext(hc, ctx))
+}
+
+func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
+	if rule.Access != Anyone {
+		token, err := bearer(hc.Header("Authorization"))
+		if err != nil {
+			return ctx, refusedToken(rule, err)
+		}
+		if rule.Access == Refresh {
+			ctx = context.WithValue(ctx, tokenKey{}, token)
+		} else {
+			principal, err := s.c.Auth.Authenticate(ctx, token)
+			if err != nil {
+				return ctx, refusedToken(rule, err)
+			}
+			if r := requestOf(ctx); r != nil {
+				r.user = principal.UserID
+			}
+			ctx = context.WithValue(ctx, principalKey{}, principal)
+		}
+	}
+	malformed := map[string][]string{}
+	for _, name := range pathParameter.FindAllStringSubmatch(rule.Path, -1) {
+		if !idText.MatchString(hc.Param(name[1])) {
+			malformed[name[1]] = []string{"Not a valid UUID."}
+		}
+	}
+	if len(malformed) > 0 {
+		return ctx, Invalid(malformed)
+	}
+	if rule.tenant() {
+		m, err := s.membership(ctx, PrincipalOf(ctx).UserID, strings.ToLower(hc.Param("tenant_id")))
+		if err != nil {
+			return ctx, err
+		}
+		if roles[m.Role] < rule.Access {
+			return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
+		}
+		ctx = context.WithValue(ctx, membershipKey{}, m)
+	}
+	return ctx, acceptable(hc)
+}
+
+var errNoToken = errors.New("httpapi: no bearer token")
+
+// bearer reads an Authorization header (RFC 6750 §2.1).
+func bearer(header string) (string, error) {
+	if header == "" {
+		return "", errNoToken
+	}
+	scheme, token, ok := strings.Cut(header, " ")
+	if token = strings.TrimSpace(token); !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", auth.ErrInvalidToken
+	}
+	return token, nil
+}
+
+// RefusedRefresh is the answer to a refresh token that does not hold; nil when err is another failure.
+func RefusedRefresh(err error) error { return tokenProblem(Rule{Path: "/api/auth/refresh"}, err) }
+
+func refusedToken(rule Rule, err error) error {
+	if p := tokenProblem(rule, err); p != nil {
+		return p
+	}
+	return err
+}
+
+// tokenProblem tells the causes apart in auth and says UNAUTHORIZED elsewhere.
+func tokenProblem(rule Rule, err error) error {
+	var code, detail string
+	switch {
+	case errors.Is(err, errNoToken):
+		code, detail = "authorization_required", "Send the header Authorization: Bearer <token>."
+	case errors.Is(err, auth.ErrInvalidToken):
+		code, detail = "invalid_token", "The token is not valid here."
+	case errors.Is(err, auth.ErrTokenExpired):
+		code, detail = "token_expired", "The token has expired."
+	case errors.Is(err, auth.ErrTokenRevoked):
+		code, detail = "token_revoked", "The session of this token has ended."
+	default:
+		return nil
+	}
+	if !rule.flat() {
+		code = ""
+	}
+	challenge := "Bearer"
+	if !errors.Is(err, errNoToken) {
+		challenge = `Bearer error="invalid_token"`
+	}
+	return NewProblem(http.StatusUnauthorized, code, detail).With("WWW-Authenticate", challenge)
+}
+
+// acceptable answers 415 to a JSON route that is sent something else.
+func acceptable(hc huma.Context) error {
+	body := hc.Operation().RequestBody
+	if body == nil || body.Content["application/json"] == nil {
+		return nil
+	}
+	kind, params, err := mime.ParseMediaType(hc.Header("Content-Type"))
+	if err != nil || kind != "application/json" || (params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8")) {
+		return NewProblem(http.StatusUnsupportedMediaType, "", "Send the header Content-Type: application/json.")
+	}
+	return nil
+}
+
+// refuse answers before the route's own code runs.
+func (s *Server) refuse(hc huma.Context, rule Rule, p *Problem) {
+	for name := range p.headers {
+		hc.SetHeader(name, p.headers.Get(name))
+	}
+	hc.SetHeader("Content-Type", problemType)
+	hc.SetStatus(p.Status)
+	c := humafiber.Unwrap(hc)
+	c.Response().SetBody(p.completed(c.Path(), rule).encode())
+}
+
+const membershipColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
+	t.created_at, t.updated_at, m.role, m.joined_at
+	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
+	where m.user_id = $1 and u.is_active and t.is_active and t.provisioned`
+
+// membership answers [NotFound] alike for a tenant that does not exist, is not ready, or is not the user's.
+func (s *Server) membership(ctx context.Context, user, tenant string) (Membership, error) {
+	var found []Membership
+	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
+		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and m.tenant_id = $2`, schema), user, tenant)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, scanMembership)
+		return err
+	})
+	if err != nil {
+		return Membership{}, fmt.Errorf("httpapi: look up a membership: %w", err)
+	}
+	if len(found) == 0 {
+		return Membership{}, NotFound()
+	}
+	return found[0], nil
+}
+
+// Memberships lists the user's tenants that can be used, newest membership first, and how far the directory is. minPosition is as
+// in [Server.Read].
+func (s *Server) Memberships(ctx context.Context, user string, minPosition uint64) ([]Membership, Settled, error) {
+	out := []Membership{}
+	at, err := s.Read(ctx, Directory(), minPosition, func(tx pgx.Tx, schema string) error {
+		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` order by m.joined_at desc, t.id`, schema), user)
+		if err != nil {
+			return err
+		}
+		out, err = pgx.CollectRows(rows, scanMembership)
+		return err
+	})
+	if err != nil {
+		return nil, at, fmt.Errorf("httpapi: list memberships: %w", err)
+	}
+	return out, at, nil
+}
+
+func scanMembership(row pgx.CollectableRow) (Membership, error) {
+	m := Membership{Tenant: NewTenant("", "", "")}
+	err := row.Scan(&m.ID, &m.Name, &m.DatabaseName, &m.IsActive, &m.TSAEnabled, &m.TSAProvider, &m.CreatedBy,
+		&m.CreatedAt, &m.UpdatedAt, &m.Role, &m.JoinedAt)
+	return m, err
+}

@@ -1,0 +1,128 @@
+package httpapi
+
+// User is an account as its owner and fellow members see it.
+type User struct {
+	ID        string `json:"id" format:"uuid"`
+	FirstName string `json:"first_name"`
+	LastName  string `json:"last_name"`
+	Email     string `json:"email"`
+	IsActive  bool   `json:"is_active"`
+	CreatedAt Time   `json:"created_at"`
+	UpdatedAt Time   `json:"updated_at"`
+}
+
+// Tenant is a tenant as its members see it.
+type Tenant struct {
+	ID                  string   `json:"id" format:"uuid"`
+	Name                string   `json:"name"`
+	DatabaseName        string   `json:"database_name"`
+	IsActive            bool     `json:"is_active"`
+	AuthMethod          string   `json:"auth_method" enum:"local,sso,both"`
+	SSODomainWhitelist  []string `json:"sso_domain_whitelist" nullable:"false"`
+	SSOAutoProvisioning bool     `json:"sso_auto_provisioning"`
+	SSODefaultRole      string   `json:"sso_default_role" enum:"admin,user,viewer"`
+	TSAEnabled          bool     `json:"tsa_enabled"`
+	TSAProvider         *string  `json:"tsa_provider" doc:"Short name of the time-stamping authority; null until it was first enabled."`
+	CreatedAt           Time     `json:"created_at"`
+	UpdatedAt           Time     `json:"updated_at"`
+	CreatedBy           *string  `json:"created_by" format:"uuid"`
+}
+
+// NewTenant returns a tenant with what every tenant has until single sign-on can be configured: local accounts only.
+func NewTenant(id, name, databaseName string) Tenant {
+	return Tenant{ID: id, Name: name, DatabaseName: databaseName, IsActive: true, AuthMethod: "local", SSODomainWhitelist: []string{}, SSODefaultRole: "viewer"}
+}
+
+// Membership is a tenant with the caller's role in it.
+type Membership struct {
+	Tenant
+	Role     string `json:"role" enum:"admin,user,viewer"`
+	JoinedAt Time   `json:"joined_at"`
+}
+
+// Document is a file under a name.
+type Document struct {
+	ID        string `json:"id" format:"uuid"`
+	Filename  string `json:"filename"`
+	MimeType  string `json:"mime_type"`
+	FileID    string `json:"file_id" format:"uuid"`
+	UserID    string `json:"user_id" format:"uuid"`
+	CreatedAt Time   `json:"created_at"`
+	UpdatedAt Time   `json:"updated_at"`
+	CreatedBy string `json:"created_by" format:"uuid"`
+}
+
+// DocumentFile is what a document shows of its file.
+type DocumentFile struct {
+	MD5Hash   string `json:"md5_hash"`
+	S3Path    string `json:"s3_path"`
+	FileSize  int64  `json:"file_size" doc:"Bytes."`
+	CreatedAt Time   `json:"created_at"`
+}
+
+// DocumentWithFile is a document and its file.
+type DocumentWithFile struct {
+	Document
+	File DocumentFile `json:"file"`
+}
+
+// Envelope is the body of a success outside the flat routes.
+type Envelope[T any] struct {
+	Success bool   `json:"success" doc:"Always true."`
+	Message string `json:"message,omitempty"`
+	Data    T      `json:"data"`
+}
+
+// Answer is a success with an envelope.
+type Answer[T any] struct {
+	Settled
+	Body Envelope[T]
+}
+
+// Answered wraps data in its envelope.
+func Answered[T any](at Settled, message string, data T) *Answer[T] {
+	return &Answer[T]{at, Envelope[T]{true, message, data}}
+}
+
+// Settled is where the log and the read models stand after a request.
+type Settled struct {
+	Position string `header:"Factum-Position" doc:"Of a write: the position of its last event. Of a query: how far its read model has applied the log."`
+	Pending  string `header:"Factum-Pending" doc:"The read models that had not applied the write within 2 s; absent when all had."`
+}
+
+// InTenant is the path of everything in a tenant.
+type InTenant struct {
+	TenantID string `path:"tenant_id" format:"uuid"`
+}
+
+// Fresh lets a query demand its own writes.
+type Fresh struct {
+	MinPosition uint64 `header:"Factum-Min-Position" doc:"Answer only when the read model has applied the log up to here; 503 when that takes more than 2 s."`
+}
+
+// Repeatable lets a client repeat a write that it got no answer to.
+type Repeatable struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"200" pattern:"^[!-~]+$" doc:"The same key with the same request is carried out once; a fresh key is drawn when it is absent."`
+}
+
+// Page selects a page of a list.
+type Page struct {
+	Page    int `query:"page" default:"1" minimum:"1" maximum:"1000000"`
+	PerPage int `query:"per_page" default:"20" minimum:"1" maximum:"100"`
+}
+
+// Offset is how many entries lie before the page.
+func (p Page) Offset() int { return (p.Page - 1) * p.PerPage }
+
+// Of describes the page of a list with total entries.
+func (p Page) Of(total int) Pagination {
+	return Pagination{p.Page, p.PerPage, total, (total + p.PerPage - 1) / p.PerPage}
+}
+
+// Pagination says which page of how many an answer holds.
+type Pagination struct {
+	Page    int `json:"page"`
+	PerPage int `json:"per_page"`
+	Total   int `json:"total"`
+	Pages   int `json:"pages" doc:"0 when there is nothing."`
+}

@@ -1,0 +1,159 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/gofiber/fiber/v3"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// request is what is known of a request; its handler's goroutine alone writes it.
+type request struct {
+	id, trace string
+	user      string // opaque id
+	route     string // as in [Policy]; "" for a path nobody serves
+	cause     error  // of a failure; for the log only
+}
+
+type requestKey struct{}
+
+func requestOf(ctx context.Context) *request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	return r
+}
+
+// RequestID is the id of the request that ctx belongs to, as in X-Request-Id; "" outside of one.
+func RequestID(ctx context.Context) string {
+	if r := requestOf(ctx); r != nil {
+		return r.id
+	}
+	return ""
+}
+
+var (
+	idForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	// traceForm is a traceparent (W3C Trace Context §3.2): version, trace id, parent id, flags.
+	traceForm = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$`)
+)
+
+// observe is the outermost layer: ids, headers, the error form, panics, metrics and the log line.
+func (s *Server) observe(c fiber.Ctx) error {
+	start := time.Now()
+	r := &request{id: c.Get("X-Request-Id")}
+	if !idForm.MatchString(r.id) {
+		r.id = uuid.NewString()
+	}
+	if m := traceForm.FindStringSubmatch(c.Get("Traceparent")); m != nil {
+		r.trace = m[1]
+	}
+	c.SetContext(context.WithValue(s.base, requestKey{}, r))
+	c.Set("X-Request-Id", r.id)
+	c.Set("X-Content-Type-Options", "nosniff")
+	c.Set("X-Frame-Options", "DENY")
+	c.Set("Referrer-Policy", "no-referrer")
+	c.Set("Cache-Control", "no-store")
+	c.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+	if err := s.handle(c); err != nil {
+		c.Response().ResetBody()
+		if err := s.answerError(c, err); err != nil {
+			return err
+		}
+	}
+	leaveNothingUnread(c)
+
+	status, took := c.Response().StatusCode(), time.Since(start)
+	route := r.route
+	if route == "" {
+		route = "none"
+	}
+	s.metrics.count(c.Method(), route, status, took)
+	level := slog.LevelInfo
+	attrs := []slog.Attr{
+		slog.String("request_id", r.id), slog.String("method", c.Method()), slog.String("route", route), slog.Int("status", status),
+		slog.Duration("took", took), slog.String("user", r.user), slog.String("trace_id", r.trace),
+	}
+	if status >= http.StatusInternalServerError {
+		level = slog.LevelError
+		if r.cause != nil {
+			attrs = append(attrs, slog.String("error", r.cause.Error()))
+		}
+	}
+	s.c.Logger.LogAttrs(c.Context(), level, "request", attrs...)
+	return nil
+}
+
+// handle runs the route and turns a panic into an error whose text stays with us.
+func (s *Server) handle(c fiber.Ctx) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = Internal(fmt.Errorf("httpapi: panic: %v\n%s", v, debug.Stack()))
+		}
+	}()
+	return c.Next()
+}
+
+const (
+	// drainBytes is how much of an unread body is read and thrown away to keep the connection.
+	drainBytes = 256 << 10
+	drainFor   = 2 * time.Second
+)
+
+// leaveNothingUnread makes sure that what is left of a body is not taken for the next request: it is drained, or the connection
+// ends with this answer.
+func leaveNothingUnread(c fiber.Ctx) {
+	body := c.Request().BodyStream()
+	if body == nil {
+		return
+	}
+	conn := c.RequestCtx().Conn()
+	if conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
+		if _, err := io.CopyN(io.Discard, body, drainBytes); err == io.EOF { //nolint:errorlint // io.CopyN returns it bare
+			return
+		}
+	}
+	c.Response().SetConnectionClose()
+	if l, ok := conn.(*lingeringConn); ok {
+		l.unread.Store(true)
+	}
+}
+
+// metrics are those of the API; nil counts nothing.
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	if r == nil {
+		return nil
+	}
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "factum_http_requests_total", Help: "Requests answered."}, []string{"method", "route", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "factum_http_request_seconds", Help: "Time to the answer's header.", Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
+		}, []string{"method", "route"}),
+	}
+	r.MustRegister(m.requests, m.seconds)
+	return m
+}
+
+func (m *metrics) count(method, route string, status int, took time.Duration) {
+	if m == nil {
+		return
+	}
+	if route == "none" {
+		method = "any" // methods of unknown paths are the client's invention
+	}
+	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Inc()
+	m.seconds.WithLabelValues(method, route).Observe(took.Seconds())
+}

@@ -1,0 +1,117 @@
+package httpapi
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Access is who may call a route. The order counts: each of the roles may do what the one before it may.
+type Access uint8
+
+// The kinds of access. Refresh demands the refresh token, the others that follow it an access token.
+const (
+	Anyone    Access = iota + 1 // no token
+	Refresh                     // the refresh token; the handler verifies it
+	SignedIn                    // any user
+	ViewerUp                    // a member of the path's tenant, in any role
+	UserUp                      // a member who may write
+	AdminOnly                   // a member who administers the tenant
+)
+
+// roles are the roles of memberships by name; a role that is not here may do nothing.
+var roles = map[string]Access{"viewer": ViewerUp, "user": UserUp, "admin": AdminOnly}
+
+// Rule is one row of the policy: who may call a route, and how long it may take.
+type Rule struct {
+	Method, Path string
+	Access       Access
+	failure      string        // the code of a 500, where the contract has one of its own
+	limit        time.Duration // how long the handler may take; 0 means [usualLimit]
+}
+
+const (
+	usualLimit = 30 * time.Second
+	longLimit  = 30 * time.Minute // whole contents pass through
+)
+
+// Policy is the whole table: a route that is not here is not registered, and a test compares it with the router.
+var Policy = []Rule{
+	{"GET", "/", Anyone, "", 0},
+	{"GET", "/health", Anyone, "", 0},
+	{"GET", "/metrics", Anyone, "", 0}, // exists only when [Config.MetricsHandler] is set
+	{"GET", "/api/docs", Anyone, "", 0},
+	{"GET", "/api/docs/", Anyone, "", 0},
+	{"GET", "/api/docs/{asset}", Anyone, "", 0},
+	{"GET", "/api/docs/swagger.yaml", Anyone, "", 0},
+	{"GET", "/api/docs/openapi.json", Anyone, "", 0},
+
+	{"POST", "/api/auth/register", Anyone, "registration_failed", 0},
+	{"POST", "/api/auth/login", Anyone, "login_failed", 0},
+	{"POST", "/api/auth/refresh", Refresh, "token_refresh_failed", 0},
+	{"POST", "/api/auth/logout", SignedIn, "logout_failed", 0},
+	{"GET", "/api/auth/health", Anyone, "", 0},
+
+	{"GET", "/api/users/me", SignedIn, "", 0},
+	{"GET", "/api/users/me/tenants", SignedIn, "", 0},
+	{"GET", "/api/users/health", Anyone, "", 0},
+
+	{"GET", "/api/tenants", SignedIn, "", 0},
+	{"POST", "/api/tenants", SignedIn, "", time.Minute}, // makes a database
+	{"GET", "/api/tenants/health", Anyone, "", 0},
+	{"GET", "/api/tenants/{tenant_id}", ViewerUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/audit", ViewerUp, "", 0},
+	{"PUT", "/api/tenants/{tenant_id}/tsa/enable", AdminOnly, "", 0},
+	{"PUT", "/api/tenants/{tenant_id}/tsa/disable", AdminOnly, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/tsa/status", ViewerUp, "", 0},
+
+	{"GET", "/api/tenants/{tenant_id}/documents", ViewerUp, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/documents", UserUp, "", longLimit},
+	{"GET", "/api/tenants/{tenant_id}/documents/health", Anyone, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}", ViewerUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}/download", ViewerUp, "", 0},
+	{"DELETE", "/api/tenants/{tenant_id}/documents/{document_id}", UserUp, "", 0},
+
+	{"GET", "/api/files/{tenant_id}/files", ViewerUp, "", 0},
+	{"GET", "/api/files/{tenant_id}/files/{file_id}", ViewerUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp", ViewerUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/download", ViewerUp, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/verify", ViewerUp, "", longLimit}, // changes nothing
+}
+
+// rules finds a row by "METHOD /path".
+var rules = func() map[string]Rule {
+	out := make(map[string]Rule, len(Policy))
+	for _, r := range Policy {
+		key := r.Method + " " + r.Path
+		if _, twice := out[key]; twice {
+			panic("httpapi: two policies for " + key)
+		}
+		out[key] = r
+	}
+	return out
+}()
+
+// ruleOf panics for a route without a row: that is a mistake in the program, found at its start.
+func ruleOf(method, path string) Rule {
+	r, ok := rules[method+" "+path]
+	if !ok {
+		panic(fmt.Sprintf("httpapi: %s %s has no row in Policy", method, path))
+	}
+	return r
+}
+
+// flat tells whether the route's codes are lower case; the zero Rule is that of a path nobody serves.
+func (r Rule) flat() bool {
+	return !strings.HasPrefix(r.Path, "/api/") || strings.HasPrefix(r.Path, "/api/auth/") || strings.HasPrefix(r.Path, "/api/docs")
+}
+
+// tenant tells whether the caller must be a member of the path's tenant.
+func (r Rule) tenant() bool { return r.Access >= ViewerUp }
+
+func (r Rule) within() time.Duration {
+	if r.limit == 0 {
+		return usualLimit
+	}
+	return r.limit
+}

@@ -1,0 +1,138 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/factum-platform/factum/infra/readmodel"
+	"github.com/factum-platform/factum/infra/tenants"
+)
+
+const (
+	// settleFor bounds how long an answer waits for a read model.
+	settleFor = 2 * time.Second
+	rebuiltIn = 50 * time.Millisecond // between two looks for a read model that is not built yet
+)
+
+// Model is a read model and the log whose positions count in it.
+type Model struct {
+	projection, log string
+	platform        bool // lies in the platform's database
+}
+
+// Directory is the read model of users, tenants and memberships, by the platform's log.
+func Directory() Model { return Model{"directory", tenants.Platform, true} }
+
+// DirectoryOf is the directory by the log of one tenant, which says whether the tenant time-stamps.
+func DirectoryOf(tenantID string) Model { return Model{"directory", logOf(tenantID), true} }
+
+// Documents is a tenant's read model of documents and files.
+func Documents(tenantID string) Model { return Model{"documents", logOf(tenantID), false} }
+
+// Audit is a tenant's audit trail.
+func Audit(tenantID string) Model { return Model{"audit", logOf(tenantID), false} }
+
+// logOf is the name of a tenant's log: its UUID without dashes.
+func logOf(tenantID string) string {
+	return strings.ReplaceAll(strings.ToLower(tenantID), "-", "")
+}
+
+func (s *Server) pool(ctx context.Context, m Model) (*pgxpool.Pool, error) {
+	if m.platform {
+		return s.c.Platform, nil
+	}
+	return s.c.TenantPool(ctx, m.log)
+}
+
+// Read calls fn in one read-only transaction over the live generation of the model, whose tables lie in schema, and says how
+// far the model is at least. With minPosition it waits at most 2 s for the model to be that far, then answers 503. fn may be called
+// again while a model is still being built.
+func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(tx pgx.Tx, schema string) error) (Settled, error) {
+	pool, err := s.pool(ctx, m)
+	if err != nil {
+		return Settled{}, err
+	}
+	patience, cancel := context.WithTimeout(ctx, settleFor)
+	defer cancel()
+	if minPosition > 0 {
+		if err := s.c.Waiter.Wait(patience, pool, m.projection, m.log, minPosition); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				return Settled{}, Unavailable("The read model has not reached Factum-Min-Position yet.", err)
+			}
+			return Settled{}, err
+		}
+	}
+	for {
+		at, err := readmodel.Position(ctx, pool, m.projection, m.log)
+		if err != nil {
+			return Settled{}, err
+		}
+		err = readmodel.Read(ctx, pool, m.projection, fn)
+		if !errors.Is(err, readmodel.ErrNotBuilt) {
+			return Settled{Position: strconv.FormatUint(at, 10)}, err
+		}
+		again := time.NewTimer(rebuiltIn)
+		select {
+		case <-again.C:
+		case <-patience.Done():
+			again.Stop()
+			return Settled{}, err
+		}
+	}
+}
+
+// Settle waits at most 2 s in all until every model has applied the log up to position, and says which have not. A command that
+// found nothing to write has position 0 and is answered with the position of the first model. A failure to look is no
+// failure of the write: it is logged and the model counts as pending.
+func (s *Server) Settle(ctx context.Context, position uint64, models ...Model) Settled {
+	patience, cancel := context.WithTimeout(ctx, settleFor)
+	defer cancel()
+	out := Settled{Position: strconv.FormatUint(position, 10)}
+	var pending []string
+	for i, m := range models {
+		pool, err := s.pool(patience, m)
+		if err == nil && position == 0 && i == 0 {
+			var at uint64
+			at, err = readmodel.Position(patience, pool, m.projection, m.log)
+			out.Position = strconv.FormatUint(at, 10)
+		}
+		if err == nil && position > 0 {
+			err = s.c.Waiter.Wait(patience, pool, m.projection, m.log, position)
+		}
+		if err == nil {
+			continue
+		}
+		pending = append(pending, m.projection)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			s.c.Logger.WarnContext(ctx, "could not wait for a read model", "projection", m.projection, "error", err.Error(), "request_id", RequestID(ctx))
+		}
+	}
+	out.Pending = strings.Join(pending, ", ")
+	return out
+}
+
+// problemOf turns an error into what the client sees of it, and keeps the cause for the log.
+func problemOf(ctx context.Context, err error) *Problem {
+	var p *Problem
+	switch {
+	case errors.As(err, &p):
+	case errors.Is(err, readmodel.ErrNotBuilt):
+		p = Unavailable("A read model is not built yet. Try again in a moment.", err)
+	case errors.Is(err, tenants.ErrUnknownTenant):
+		p = NotFound()
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
+		p = Unavailable("This took too long. Try again in a moment.", err)
+	default:
+		p = Internal(err)
+	}
+	if r := requestOf(ctx); r != nil && p.cause != nil {
+		r.cause = p.cause
+	}
+	return p
+}

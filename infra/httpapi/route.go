@@ -1,0 +1,79 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Op describes a route to its readers. Who may call it stands in [Policy].
+type Op struct {
+	ID, Method, Path, Summary, Tag string
+	Status                         int                       // of a success; 0 means 200
+	Responses                      map[string]*huma.Response // documented besides what the types say; optional
+	Errors                         []int                     // besides those that the policy and the input bring along
+	Body                           *huma.RequestBody         // documented body of a route that reads its body itself; optional
+	Accepts                        bool                      // the input has a JSON body
+}
+
+// Route registers a route under its row of [Policy]; a route without one panics, at the program's start. Errors of handler that
+// are not a [Problem] are answered without their text.
+func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O, error)) {
+	rule := ruleOf(op.Method, op.Path)
+	o := huma.Operation{
+		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Tags: []string{op.Tag}, DefaultStatus: op.Status,
+		MaxBodyBytes: maxJSONBytes + 1, BodyReadTimeout: bodyTimeout, Responses: map[string]*huma.Response{},
+	}
+	for status, response := range op.Responses {
+		o.Responses[status] = response
+	}
+	for _, status := range documented(rule, op) {
+		o.Responses[strconv.Itoa(status)] = problemResponse(api, status)
+	}
+	if rule.Access != Anyone {
+		o.Security = []map[string][]string{{"bearer": {}}}
+	}
+	huma.Register(api, o, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, problemOf(ctx, err)
+		}
+		return out, nil
+	})
+	if op.Body != nil { // after Register: an object schema before it would make huma buffer the body
+		item := api.OpenAPI().Paths[op.Path]
+		for _, operation := range []*huma.Operation{item.Post, item.Put} {
+			if operation != nil && operation.OperationID == op.ID {
+				operation.RequestBody = op.Body
+			}
+		}
+	}
+}
+
+// documented lists the statuses of failures that the route can answer.
+func documented(rule Rule, op Op) []int {
+	out := []int{http.StatusInternalServerError}
+	if rule.Access != Anyone {
+		out = append(out, http.StatusUnauthorized, http.StatusServiceUnavailable)
+	}
+	if rule.tenant() {
+		out = append(out, http.StatusNotFound)
+	}
+	if rule.Access > ViewerUp {
+		out = append(out, http.StatusForbidden)
+	}
+	if rule.tenant() || op.Accepts || op.Method != http.MethodGet || len(pathParameter.FindString(rule.Path)) > 0 {
+		out = append(out, http.StatusBadRequest)
+	}
+	if op.Accepts || op.Body != nil {
+		out = append(out, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	return append(out, op.Errors...)
+}
+
+func problemResponse(api huma.API, status int) *huma.Response {
+	schema := api.OpenAPI().Components.Schemas.Schema(problemGoType, true, "Problem")
+	return &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{problemType: {Schema: schema}}}
+}

@@ -1,0 +1,237 @@
+// Package httpapi is the HTTP side of the platform: server, one error form, one policy table, authentication, positions and the
+// OpenAPI documents. The routes themselves live in commands/rest and readapi.
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
+	"github.com/gofiber/fiber/v3"
+	"github.com/gofiber/fiber/v3/middleware/adaptor"
+	"github.com/gofiber/fiber/v3/middleware/cors"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/readmodel"
+)
+
+const (
+	maxHeaderBytes = 16 << 10
+	maxJSONBytes   = 1 << 20
+	headerTimeout  = 15 * time.Second // to send the header and the first bytes of the body
+	bodyTimeout    = 30 * time.Second // to send a JSON body; between two pieces of an upload or a download
+	idleTimeout    = 2 * time.Minute
+)
+
+// Authenticator verifies access tokens. Errors: auth.ErrInvalidToken, auth.ErrTokenExpired, auth.ErrTokenRevoked.
+type Authenticator interface {
+	Authenticate(ctx context.Context, bearer string) (auth.Principal, error)
+}
+
+// Config is what a server needs. A server whose only use is its OpenAPI document needs none of it.
+type Config struct {
+	Logger     *slog.Logger // nil discards
+	Auth       Authenticator
+	Platform   *pgxpool.Pool // holds the read model "directory"
+	TenantPool func(ctx context.Context, tenant string) (*pgxpool.Pool, error)
+	Waiter     *readmodel.Waiter     // nil waits by polling
+	Metrics    prometheus.Registerer // nil counts nothing
+	// MetricsHandler is served at /metrics, to everybody who reaches the listener; nil serves nothing there.
+	MetricsHandler http.Handler
+	Version        string
+	Origins        []string // that browsers may call from (CORS); empty allows none but the server's own
+	Now            func() time.Time
+}
+
+// Server serves the API. It is safe for concurrent use once all routes are registered.
+type Server struct {
+	c       Config
+	app     *fiber.App
+	api     huma.API
+	metrics *metrics
+	base    context.Context // ends when the server was stopped
+	stop    context.CancelFunc
+	docs    documents
+}
+
+// New returns a server with the routes that are not about data: /, /health, the documentation, /metrics.
+func New(c Config) *Server {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Waiter == nil {
+		c.Waiter = readmodel.NewWaiter(nil)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	takeOver()
+	s := &Server{c: c, metrics: newMetrics(c.Metrics)}
+	s.base, s.stop = context.WithCancel(context.Background())
+	s.app = fiber.New(fiber.Config{
+		AppName: "Factum", StrictRouting: true, CaseSensitive: true, Immutable: true,
+		StreamRequestBody: true, DisablePreParseMultipartForm: true,
+		BodyLimit:      maxJSONBytes, // streamed bodies are capped where they are read
+		ReadBufferSize: maxHeaderBytes, ReadTimeout: headerTimeout, WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+		ErrorHandler: s.answerError,
+	})
+	s.app.Use(s.observe)
+	if len(c.Origins) > 0 {
+		s.app.Use(cors.New(cors.Config{
+			AllowOrigins: c.Origins, AllowCredentials: true, MaxAge: 3600,
+			AllowMethods:  []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"},
+			AllowHeaders:  []string{"Content-Type", "Authorization", "Idempotency-Key", "Factum-Min-Position"},
+			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After"},
+		}))
+	}
+	s.api = humafiber.New(s.app, openAPIConfig(c.Version))
+	s.api.UseMiddleware(s.guard)
+	s.registerHealth()
+	s.registerDocs()
+	if c.MetricsHandler != nil {
+		s.app.Get("/metrics", adaptor.HTTPHandler(c.MetricsHandler))
+	}
+	return s
+}
+
+// API is where routes are registered; see [Route].
+func (s *Server) API() huma.API { return s.api }
+
+// Listen serves ln until [Server.Shutdown]; it closes ln.
+func (s *Server) Listen(ln net.Listener) error {
+	err := s.app.Listener(lingering{ln}, fiber.ListenConfig{DisableStartupMessage: true})
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("httpapi: serve %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops accepting, lets running requests finish as long as ctx allows, and cancels those that are left.
+func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.stop()
+	if err := s.app.ShutdownWithContext(ctx); err != nil {
+		return fmt.Errorf("httpapi: shut down: %w", err)
+	}
+	return nil
+}
+
+// strictJSON is huma's JSON but for invalid UTF-8, which encoding/json would silently replace.
+var strictJSON = huma.Format{
+	Marshal: huma.DefaultJSONFormat.Marshal,
+	Unmarshal: func(data []byte, v any) error {
+		if !utf8.Valid(data) {
+			return errors.New("the body is not valid UTF-8")
+		}
+		return json.Unmarshal(data, v)
+	},
+}
+
+func openAPIConfig(version string) huma.Config {
+	return huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "Factum", Version: version,
+				Description: "Documents whose existence is proven by RFC 3161 time-stamps, in tenants that share nothing. " +
+					"Every answer that is not a success has the form of the schema Problem.",
+				License: &huma.License{Name: "MIT"},
+			},
+			Servers: []*huma.Server{{URL: "/"}},
+			Components: &huma.Components{
+				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "The access_token of a login; only POST /api/auth/refresh takes the refresh_token."},
+				},
+			},
+		},
+		Formats:       map[string]huma.Format{"application/json": strictJSON, "json": strictJSON},
+		DefaultFormat: "application/json",
+		Transformers: []huma.Transformer{func(ctx huma.Context, _ string, v any) (any, error) {
+			if p, ok := v.(*Problem); ok {
+				return p.completed(humafiber.Unwrap(ctx).Path(), rules[ctx.Operation().Method+" "+ctx.Operation().Path]), nil
+			}
+			return v, nil
+		}},
+	}
+}
+
+// answerError answers what did not come out of a route: unknown paths, wrong methods, broken requests, panics.
+func (s *Server) answerError(c fiber.Ctx, err error) error {
+	p := NewProblem(http.StatusInternalServerError, "", "")
+	var known *Problem
+	var status *fiber.Error
+	switch {
+	case errors.As(err, &known):
+		p = known
+	case errors.As(err, &status) && status.Code == http.StatusMethodNotAllowed && c.Method() == http.MethodOptions:
+		return c.SendStatus(http.StatusNoContent) // the router has set Allow
+	case errors.As(err, &status) && status.Code < http.StatusInternalServerError:
+		p = NewProblem(status.Code, "", statusDetail(status.Code))
+	case errors.As(err, &status) && status.Code == http.StatusNotImplemented:
+		p = NewProblem(status.Code, "", "This method is not implemented.")
+	default:
+		p = Internal(err)
+	}
+	if r := requestOf(c.Context()); r != nil && r.cause == nil {
+		r.cause = p.cause
+	}
+	for name := range p.headers {
+		c.Set(name, p.headers.Get(name))
+	}
+	c.Set(fiber.HeaderContentType, problemType)
+	return c.Status(p.Status).Send(p.completed(c.Path(), Rule{}).encode())
+}
+
+func statusDetail(status int) string {
+	switch status {
+	case http.StatusNotFound:
+		return "There is nothing at this path; see /api/docs."
+	case http.StatusMethodNotAllowed:
+		return "This path does not take this method; see the header Allow."
+	case http.StatusRequestHeaderFieldsTooLarge:
+		return "The request's header is larger than 16 KiB."
+	case http.StatusBadRequest:
+		return "This is not a valid HTTP request."
+	default:
+		return http.StatusText(status) + "."
+	}
+}
+
+// Stream answers with content of a known size, read as the client takes it; it closes content. A client that takes nothing for
+// 30 s is cut off.
+func Stream(ctx huma.Context, header map[string]string, content io.ReadCloser, size int64) {
+	c := humafiber.Unwrap(ctx)
+	for name, value := range header {
+		c.Set(name, value)
+	}
+	ctx.SetStatus(http.StatusOK)
+	c.RequestCtx().SetBodyStream(&outflow{content, c.RequestCtx().Conn()}, int(size))
+}
+
+// outflow moves the write deadline on with every piece that the client took.
+type outflow struct {
+	io.ReadCloser
+	conn net.Conn
+}
+
+// Read implements io.Reader.
+func (o *outflow) Read(p []byte) (int, error) {
+	if err := o.conn.SetWriteDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return 0, err
+	}
+	return o.ReadCloser.Read(p)
+}
