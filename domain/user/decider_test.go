@@ -1,0 +1,27 @@
+package user_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/factum-platform/factum/domain/es"
+	. "github.com/factum-platform/factum/domain/user"
+)
+
+func TestRegister(t *testing.T) {
+	at := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
+	register := Register{UserID: "u", Email: es.Person("mina@plant.example"), FirstName: es.Person("Mina"), LastName: es.Person("Okoro"), At: at}
+	registered := Registered{UserID: "u", Email: register.Email, FirstName: register.FirstName, LastName: register.LastName, At: at}
+	given(t).When(register).Then(registered)
+	given(t, registered).When(register).Refused("user.exists")
+	if got := fmt.Sprintf("%v %+v %#v %s", register, registered, register, register.Email); got == "" || strings.Contains(got, "Mina") || strings.Contains(got, "plant") {
+		t.Fatal("a command or an event prints personal data:", got)
+	}
+}
+
+func given(t *testing.T, facts ...Event) es.Story[State, Command, Event] {
+	t.Helper()
+	return es.Given(t, Decider, facts...)
+}
