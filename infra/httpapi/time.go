@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"errors"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Time is a point in time as every answer writes it: RFC 3339 in UTC with microseconds, 2025-03-04T09:15:30.123456Z.
@@ -29,4 +31,13 @@ func TimeOf(t *time.Time) *Time {
 	}
 	out := Time(*t)
 	return &out
+}
+
+// ScanTimestamptz implements pgtype.TimestamptzScanner. It takes no null; scan those into a *time.Time and see [TimeOf].
+func (t *Time) ScanTimestamptz(v pgtype.Timestamptz) error {
+	if !v.Valid || v.InfinityModifier != pgtype.Finite {
+		return errors.New("httpapi: a time that must be there is null or infinite")
+	}
+	*t = Time(v.Time)
+	return nil
 }

@@ -1,0 +1,144 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+func (r routes) auth(api huma.API) {
+	route(api, httpapi.Op{
+		ID: "register", Method: http.MethodPost, Path: "/api/auth/register", Summary: "Open an account", Tag: "auth",
+		Status: http.StatusCreated, Accepts: true, Errors: []int{http.StatusConflict, http.StatusServiceUnavailable},
+	}, r.register)
+	route(api, httpapi.Op{
+		ID: "login", Method: http.MethodPost, Path: "/api/auth/login", Summary: "Begin a session", Tag: "auth",
+		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusServiceUnavailable},
+	}, r.logIn)
+	route(api, httpapi.Op{
+		ID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tag: "auth",
+		Summary: "Exchange the refresh token for new tokens; presenting a used one ends the session",
+	}, r.refresh)
+	route(api, httpapi.Op{
+		ID: "logout", Method: http.MethodPost, Path: "/api/auth/logout", Summary: "End the session", Tag: "auth",
+	}, r.logOut)
+}
+
+type registration struct {
+	httpapi.Repeatable
+	Body struct {
+		FirstName string `json:"first_name" minLength:"1" maxLength:"100" example:"Mina"`
+		LastName  string `json:"last_name" minLength:"1" maxLength:"100" example:"Okoro"`
+		Email     string `json:"email" maxLength:"255" example:"mina@plant.example"`
+		Password  string `json:"password" minLength:"8" maxLength:"1024" doc:"At least one letter and one digit." example:"turbine42"`
+	}
+}
+
+type registered struct {
+	httpapi.Settled
+	Body struct {
+		Message string       `json:"message"`
+		User    httpapi.User `json:"user"`
+	}
+}
+
+func (r routes) register(ctx context.Context, in *registration) (*registered, error) {
+	user, receipt, err := r.Commands.RegisterUser(ctx, r.caller(ctx, in.IdempotencyKey), commands.RegisterUser{
+		FirstName: in.Body.FirstName, LastName: in.Body.LastName, Email: in.Body.Email, Password: in.Body.Password,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &registered{Settled: r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory())}
+	out.Body.Message, out.Body.User = "The account is open.", userOf(user)
+	return out, nil
+}
+
+type credentials struct {
+	Body struct {
+		Email    string `json:"email" minLength:"1" maxLength:"255" example:"mina@plant.example"`
+		Password string `json:"password" minLength:"1" example:"turbine42"`
+	}
+}
+
+type ownTenant struct {
+	ID           string `json:"id" format:"uuid"`
+	Name         string `json:"name"`
+	DatabaseName string `json:"database_name"`
+	Role         string `json:"role" enum:"admin,user,viewer"`
+}
+
+type session struct {
+	Body struct {
+		Message      string       `json:"message"`
+		AccessToken  string       `json:"access_token"`
+		RefreshToken string       `json:"refresh_token"`
+		User         httpapi.User `json:"user"`
+		Tenants      []ownTenant  `json:"tenants" nullable:"false"`
+	}
+}
+
+func (r routes) logIn(ctx context.Context, in *credentials) (*session, error) {
+	s, err := r.Commands.LogIn(ctx, commands.LogIn{Email: in.Body.Email, Password: in.Body.Password})
+	if err != nil {
+		return nil, err
+	}
+	memberships, _, err := r.Server.Memberships(ctx, s.User.ID, 0)
+	if err != nil {
+		return nil, err
+	}
+	out := &session{}
+	out.Body.Message, out.Body.User = "You are logged in.", userOf(s.User)
+	out.Body.AccessToken, out.Body.RefreshToken = s.Tokens.Access, s.Tokens.Refresh
+	out.Body.Tenants = []ownTenant{}
+	for _, m := range memberships {
+		out.Body.Tenants = append(out.Body.Tenants, ownTenant{m.ID, m.Name, m.DatabaseName, m.Role})
+	}
+	return out, nil
+}
+
+type refreshed struct {
+	Body struct {
+		AccessToken  string `json:"access_token"`
+		RefreshToken string `json:"refresh_token" doc:"Replaces the presented one, which is good no longer."`
+	}
+}
+
+func (r routes) refresh(ctx context.Context, _ *struct{}) (*refreshed, error) {
+	tokens, err := r.Commands.RefreshSession(ctx, httpapi.RefreshTokenOf(ctx))
+	if refused := httpapi.RefusedRefresh(err); refused != nil {
+		return nil, refused
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := &refreshed{}
+	out.Body.AccessToken, out.Body.RefreshToken = tokens.Access, tokens.Refresh
+	return out, nil
+}
+
+type loggedOut struct {
+	Body struct {
+		Message string `json:"message"`
+	}
+}
+
+func (r routes) logOut(ctx context.Context, _ *struct{}) (*loggedOut, error) {
+	if err := r.Commands.LogOut(ctx, httpapi.PrincipalOf(ctx)); err != nil {
+		return nil, err
+	}
+	out := &loggedOut{}
+	out.Body.Message = "The session has ended."
+	return out, nil
+}
+
+func userOf(u commands.User) httpapi.User {
+	return httpapi.User{
+		ID: u.ID, FirstName: u.FirstName, LastName: u.LastName, Email: u.Email, IsActive: u.IsActive,
+		CreatedAt: httpapi.Time(u.CreatedAt), UpdatedAt: httpapi.Time(u.UpdatedAt),
+	}
+}

@@ -1,0 +1,107 @@
+// Package rest holds the routes that change something. A handler reads its input, gives the command, waits a moment for the read
+// models and answers; decisions are made below.
+package rest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+// Deps is what the routes need. For the OpenAPI document alone nothing is.
+type Deps struct {
+	Commands *commands.Commands
+	Server   *httpapi.Server
+	Now      func() time.Time // nil means time.Now
+}
+
+type routes struct{ Deps }
+
+// Register registers all write routes.
+func Register(api huma.API, d Deps) {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	r := routes{d}
+	r.auth(api)
+	r.tenants(api)
+	r.timestamping(api)
+	r.documents(api)
+}
+
+// route registers a handler whose errors are those of the commands.
+func route[I, O any](api huma.API, op httpapi.Op, handler func(context.Context, *I) (*O, error)) {
+	httpapi.Route(api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, answer(err)
+		}
+		return out, nil
+	})
+}
+
+// caller says who gives the command; key is the Idempotency-Key, if any.
+func (r routes) caller(ctx context.Context, key string) commands.Caller {
+	if key == "" {
+		key = uuid.NewString()
+	}
+	return commands.Caller{UserID: httpapi.PrincipalOf(ctx).UserID, Command: key, Correlation: httpapi.RequestID(ctx), At: r.Now()}
+}
+
+// refusals says how a refusal of the domain is answered; one that is missing here is answered 400 with its own code.
+var refusals = map[string]struct {
+	status int
+	code   string
+}{
+	"user.email_taken": {http.StatusConflict, "email_exists"},
+	"document.unknown": {http.StatusNotFound, ""},
+	"tenant.unknown":   {http.StatusNotFound, ""},
+	"file.unknown":     {http.StatusNotFound, ""},
+}
+
+// answer is the one switch from errors of the commands to what clients see. Everything else is a 500 without text.
+func answer(err error) error {
+	var (
+		problem  *httpapi.Problem
+		invalid  *commands.ValidationError
+		refusal  *es.Refusal
+		conflict *eventstore.ConflictError
+		reused   *eventstore.ReusedKeyError
+	)
+	switch {
+	case errors.As(err, &problem):
+		return problem
+	case errors.As(err, &invalid):
+		return httpapi.Invalid(invalid.Fields)
+	case errors.As(err, &refusal):
+		known, ok := refusals[refusal.Code]
+		if !ok {
+			return httpapi.NewProblem(http.StatusBadRequest, "", refusal.Detail)
+		}
+		return httpapi.NewProblem(known.status, known.code, refusal.Detail)
+	case errors.As(err, &reused):
+		return httpapi.NewProblem(http.StatusConflict, "", "This Idempotency-Key was used before for another request.")
+	case errors.As(err, &conflict):
+		return httpapi.NewProblem(http.StatusConflict, "", "Somebody else changed this at the same time. Try again.")
+	case errors.Is(err, commands.ErrTooLarge):
+		return httpapi.NewProblem(http.StatusRequestEntityTooLarge, "", "A file has at most 100 MiB.")
+	case errors.Is(err, commands.ErrEmptyFile):
+		return httpapi.Invalid(map[string][]string{"file": {"Must not be empty."}})
+	case errors.Is(err, auth.ErrInvalidCredentials):
+		return httpapi.NewProblem(http.StatusUnauthorized, "invalid_credentials", "The e-mail address or the password is wrong.")
+	case errors.Is(err, auth.ErrBusy):
+		return httpapi.Unavailable("Too many passwords are being checked. Try again in a moment.", err)
+	default:
+		return err
+	}
+}

@@ -1,0 +1,181 @@
+package rest
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"strings"
+	"unicode"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+const (
+	// maxUploadBytes is the largest content and 1 MiB for the form around it.
+	maxUploadBytes = commands.MaxFileBytes + 1<<20
+	maxFieldBytes  = 4 << 10
+	maxParts       = 16
+)
+
+// upload reads the form itself, as it arrives; it has no Body, or huma would gather the whole request in memory.
+type upload struct {
+	httpapi.InTenant
+	httpapi.Repeatable
+	request huma.Context
+}
+
+// Resolve implements huma.Resolver. The context stays valid until the handler has returned.
+func (u *upload) Resolve(ctx huma.Context) []error {
+	u.request = ctx
+	return nil
+}
+
+// form is a multipart form (RFC 7578) that is read in the order in which it arrives.
+type form struct {
+	parts  *multipart.Reader
+	seen   int
+	fields map[string]string
+	part   *multipart.Part // the file
+}
+
+func (u *upload) form() (*form, error) {
+	kind, params, err := mime.ParseMediaType(u.request.Header("Content-Type"))
+	if err != nil || kind != "multipart/form-data" {
+		return nil, httpapi.NewProblem(http.StatusUnsupportedMediaType, "", "Send the file as multipart/form-data.")
+	}
+	if params["boundary"] == "" {
+		return nil, httpapi.NewProblem(http.StatusBadRequest, "", "The header Content-Type names no boundary.")
+	}
+	body, err := httpapi.Inflow(u.request, maxUploadBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &form{parts: multipart.NewReader(body, params["boundary"]), fields: map[string]string{}}, nil
+}
+
+// file reads fields up to the part "file" and returns its content.
+func (f *form) file() (io.Reader, error) {
+	for {
+		part, err := f.next()
+		if err != nil {
+			return nil, err
+		}
+		if part == nil {
+			return nil, httpapi.Invalid(map[string][]string{"file": {"Missing data for required field."}})
+		}
+		if part.FormName() == "file" {
+			f.part = part
+			return broken{part}, nil
+		}
+		if err := f.read(part); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// describe reads what comes behind the file, to the form's end, and says what the file is called and what it is.
+func (f *form) describe() (filename, mimeType string, err error) {
+	for {
+		part, err := f.next()
+		if err != nil {
+			return "", "", err
+		}
+		if part == nil {
+			break
+		}
+		if part.FormName() == "file" {
+			return "", "", httpapi.Invalid(map[string][]string{"file": {"Send one file at a time."}})
+		}
+		if err := f.read(part); err != nil {
+			return "", "", err
+		}
+	}
+	filename, given := f.fields["filename"]
+	if !given {
+		filename = bareName(f.part)
+	}
+	mimeType, given = f.fields["mime_type"]
+	if !given {
+		mimeType = f.part.Header.Get("Content-Type")
+		if kind, _, err := mime.ParseMediaType(mimeType); err == nil {
+			mimeType = kind // a browser adds a charset; the type alone is kept
+		}
+		if mimeType == "" {
+			mimeType = "application/octet-stream"
+		}
+	}
+	return filename, mimeType, nil
+}
+
+// next returns nil behind the last part.
+func (f *form) next() (*multipart.Part, error) {
+	part, err := f.parts.NextRawPart()
+	switch {
+	case err == io.EOF: //nolint:errorlint // bare at the last boundary; a form that breaks off answers it wrapped
+		return nil, nil //nolint:nilnil // the end of the form
+	case err != nil:
+		return nil, brokenForm(err)
+	}
+	if f.seen++; f.seen > maxParts {
+		return nil, httpapi.NewProblem(http.StatusBadRequest, "", "The form has too many parts.")
+	}
+	return part, nil
+}
+
+// read keeps a field that is known and passes over others, as the original does. The last of two wins.
+func (f *form) read(part *multipart.Part) error {
+	raw, err := io.ReadAll(io.LimitReader(part, maxFieldBytes+1))
+	if err != nil {
+		return brokenForm(err)
+	}
+	name := part.FormName()
+	if name != "filename" && name != "mime_type" {
+		return nil
+	}
+	if len(raw) > maxFieldBytes {
+		return httpapi.Invalid(map[string][]string{name: {"Too long."}})
+	}
+	f.fields[name] = string(raw)
+	return nil
+}
+
+// bareName is the part's name without folders, however the client's system writes them, and without control characters.
+func bareName(part *multipart.Part) string {
+	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+	if err != nil {
+		return ""
+	}
+	name := params["filename"]
+	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, name)
+}
+
+// broken gives errors of a malformed form the status of the client's mistake.
+type broken struct{ io.Reader }
+
+// Read implements io.Reader.
+func (b broken) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = brokenForm(err)
+	}
+	return n, err
+}
+
+func brokenForm(err error) error {
+	var known *httpapi.Problem
+	if errors.As(err, &known) {
+		return known
+	}
+	return httpapi.NewProblem(http.StatusBadRequest, "", "The multipart form is malformed or incomplete.")
+}

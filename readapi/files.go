@@ -1,0 +1,243 @@
+package readapi
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+func (r routes) files(api huma.API) {
+	httpapi.Route(api, get("list-files", "/api/files/{tenant_id}/files", "files", "The tenant's stored contents, newest first"), r.listFiles)
+	httpapi.Route(api, get("get-file", "/api/files/{tenant_id}/files/{file_id}", "files", "A stored content with its time-stamp and its documents"), r.getFile)
+}
+
+type fileQuery struct {
+	httpapi.InTenant
+	httpapi.Fresh
+	httpapi.Page
+	IncludeStats string `query:"include_stats" doc:"\"true\" adds what FileFull has over FileBasic." example:"true"`
+}
+
+type fileBasic struct {
+	ID        string       `json:"id" format:"uuid"`
+	MD5Hash   string       `json:"md5_hash"`
+	S3Path    string       `json:"s3_path"`
+	FileSize  int64        `json:"file_size" doc:"Bytes."`
+	CreatedAt httpapi.Time `json:"created_at"`
+}
+
+type fileMore struct {
+	SHA256Hash    string       `json:"sha256_hash"`
+	Metadata      fileMetadata `json:"file_metadata"`
+	UpdatedAt     httpapi.Time `json:"updated_at"`
+	CreatedBy     string       `json:"created_by" format:"uuid"`
+	DocumentCount int          `json:"document_count"`
+	IsOrphaned    bool         `json:"is_orphaned" doc:"No document refers to it."`
+}
+
+type fileMetadata struct {
+	Timestamp *timestamp `json:"tsa_timestamp,omitempty" doc:"Absent when no time-stamp was asked for."`
+}
+
+// timestamp is an RFC 3161 time-stamp and what became of the attempts to get it.
+type timestamp struct {
+	Status        string        `json:"status" enum:"pending,success,error" doc:"error: given up."`
+	Provider      *string       `json:"provider,omitempty"`
+	Token         *string       `json:"token,omitempty" doc:"The whole TimeStampResp (RFC 3161 §2.4.2), DER in base64."`
+	Algorithm     *string       `json:"algorithm,omitempty" doc:"Of the message imprint." example:"sha256"`
+	SerialNumber  *string       `json:"serial_number,omitempty" example:"0x1A2B"`
+	GenTime       *httpapi.Time `json:"gen_time,omitempty"`
+	PolicyOID     *string       `json:"policy_oid,omitempty"`
+	TSAAuthority  *string       `json:"tsa_authority,omitempty" doc:"Subject of the signing certificate."`
+	TimestampedAt *httpapi.Time `json:"timestamped_at,omitempty" doc:"When the time-stamp was recorded here."`
+	RequestedAt   *httpapi.Time `json:"requested_at,omitempty"`
+	RetryCount    int           `json:"retry_count" doc:"Attempts that failed."`
+	ErrorMessage  *string       `json:"error_message,omitempty" doc:"Why the last attempt failed."`
+	LastAttempt   *httpapi.Time `json:"last_attempt,omitempty"`
+	NextAttempt   *httpapi.Time `json:"next_attempt,omitempty" doc:"When the next attempt is due."`
+}
+
+// fileFull is a file with everything; written without fileMore it is a FileBasic.
+type fileFull struct {
+	fileBasic
+	*fileMore
+}
+
+// MarshalJSON leaves out what was not asked for.
+func (f fileFull) MarshalJSON() ([]byte, error) {
+	if f.fileMore == nil {
+		return json.Marshal(f.fileBasic)
+	}
+	return json.Marshal(struct {
+		fileBasic
+		fileMore
+	}{f.fileBasic, *f.fileMore})
+}
+
+// Schema implements huma.SchemaProvider: the fields of FileBasic are always there, the others with include_stats.
+func (fileFull) Schema(registry huma.Registry) *huma.Schema {
+	type documented struct {
+		fileBasic
+		SHA256Hash    *string       `json:"sha256_hash,omitempty"`
+		Metadata      *fileMetadata `json:"file_metadata,omitempty"`
+		UpdatedAt     *httpapi.Time `json:"updated_at,omitempty"`
+		CreatedBy     *string       `json:"created_by,omitempty" format:"uuid"`
+		DocumentCount *int          `json:"document_count,omitempty"`
+		IsOrphaned    *bool         `json:"is_orphaned,omitempty"`
+	}
+	return huma.SchemaFromType(registry, reflect.TypeFor[documented]())
+}
+
+type fileStats struct {
+	TotalFiles   int     `json:"total_files"`
+	StorageBytes int64   `json:"total_storage_bytes"`
+	StorageMB    float64 `json:"total_storage_mb" doc:"Units of 1,048,576 bytes, two decimals."`
+}
+
+type filePage struct {
+	Files      []fileFull         `json:"files" nullable:"false"`
+	Pagination httpapi.Pagination `json:"pagination"`
+	Stats      fileStats          `json:"stats"`
+}
+
+const fileColumns = `f.id::text, f.md5_hash, f.s3_path, f.file_size, f.created_at, f.sha256_hash, f.updated_at, f.created_by::text, f.document_count,
+	f.ts_status, f.ts_attempts, f.ts_reason, f.ts_requested_at, f.ts_last_attempt, f.ts_next_attempt, f.ts_response, f.ts_gen_time, f.ts_serial,
+	f.ts_policy, f.ts_algorithm, f.ts_authority, f.ts_stamped_at`
+
+// storedFile is a row of the table files.
+type storedFile struct {
+	basic    fileBasic
+	more     fileMore
+	response []byte
+}
+
+func scanFile(row pgx.CollectableRow) (storedFile, error) {
+	var (
+		f                                                        storedFile
+		t                                                        timestamp
+		attempts                                                 int
+		requested, lastAttempt, nextAttempt, generated, recorded *time.Time
+	)
+	err := row.Scan(&f.basic.ID, &f.basic.MD5Hash, &f.basic.S3Path, &f.basic.FileSize, &f.basic.CreatedAt, &f.more.SHA256Hash, &f.more.UpdatedAt,
+		&f.more.CreatedBy, &f.more.DocumentCount, &t.Status, &attempts, &t.ErrorMessage, &requested, &lastAttempt, &nextAttempt,
+		&f.response, &generated, &t.SerialNumber, &t.PolicyOID, &t.Algorithm, &t.TSAAuthority, &recorded)
+	if err != nil {
+		return f, err
+	}
+	f.more.IsOrphaned = f.more.DocumentCount == 0
+	if t.Status == "none" {
+		return f, nil
+	}
+	t.RetryCount = attempts
+	if t.Status == "success" {
+		t.RetryCount = max(attempts-1, 0) // the last attempt was the one that succeeded
+		token := base64.StdEncoding.EncodeToString(f.response)
+		t.Token, t.ErrorMessage, nextAttempt = &token, nil, nil
+	}
+	t.RequestedAt, t.LastAttempt, t.NextAttempt = httpapi.TimeOf(requested), httpapi.TimeOf(lastAttempt), httpapi.TimeOf(nextAttempt)
+	t.GenTime, t.TimestampedAt = httpapi.TimeOf(generated), httpapi.TimeOf(recorded)
+	f.more.Metadata.Timestamp = &t
+	return f, nil
+}
+
+func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[filePage], error) {
+	out := filePage{Files: []fileFull{}}
+	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
+		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*), coalesce(sum(file_size), 0)::bigint from %s.files`, schema)).
+			Scan(&out.Stats.TotalFiles, &out.Stats.StorageBytes)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, fmt.Sprintf(`select %s from %s.files f order by f.created_at desc, f.id limit $1 offset $2`, fileColumns, schema),
+			in.PerPage, in.Offset())
+		if err != nil {
+			return err
+		}
+		files, err := pgx.CollectRows(rows, scanFile)
+		out.Files = make([]fileFull, len(files))
+		for i, f := range files {
+			out.Files[i].fileBasic = f.basic
+			if in.IncludeStats == "true" {
+				out.Files[i].fileMore = &f.more
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("readapi: list files: %w", err)
+	}
+	out.Pagination = in.Of(out.Stats.TotalFiles)
+	out.Stats.StorageMB = math.Round(float64(out.Stats.StorageBytes)/(1<<20)*100) / 100
+	return httpapi.Answered(at, "The files.", out), nil
+}
+
+type oneFile struct {
+	httpapi.InTenant
+	httpapi.Fresh
+	FileID string `path:"file_id" format:"uuid"`
+}
+
+type fileDocument struct {
+	ID        string       `json:"id" format:"uuid"`
+	Filename  string       `json:"filename"`
+	MimeType  string       `json:"mime_type"`
+	CreatedAt httpapi.Time `json:"created_at"`
+}
+
+type fileWithDocuments struct {
+	fileBasic
+	fileMore
+	Documents []fileDocument `json:"documents" nullable:"false"`
+}
+
+// readFile reads the file, and more in the same transaction if more is not nil. Error: [httpapi.NotFound].
+func (r routes) readFile(ctx context.Context, in *oneFile, more func(tx pgx.Tx, schema string) error) (storedFile, httpapi.Settled, error) {
+	var f storedFile
+	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
+		rows, err := tx.Query(ctx, fmt.Sprintf(`select %s from %s.files f where f.id = $1`, fileColumns, schema), in.FileID)
+		if err != nil {
+			return err
+		}
+		if f, err = pgx.CollectExactlyOneRow(rows, scanFile); err != nil || more == nil {
+			return err
+		}
+		return more(tx, schema)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return f, at, httpapi.NotFound()
+	}
+	if err != nil {
+		return f, at, fmt.Errorf("readapi: file: %w", err)
+	}
+	return f, at, nil
+}
+
+func (r routes) getFile(ctx context.Context, in *oneFile) (*httpapi.Answer[fileWithDocuments], error) {
+	var documents []fileDocument
+	f, at, err := r.readFile(ctx, in, func(tx pgx.Tx, schema string) error {
+		rows, err := tx.Query(ctx, fmt.Sprintf(`select id::text, filename, mime_type, created_at from %s.documents where file_id = $1 order by created_at, id limit 1000`, schema), in.FileID)
+		if err != nil {
+			return err
+		}
+		documents, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (fileDocument, error) {
+			var d fileDocument
+			err := row.Scan(&d.ID, &d.Filename, &d.MimeType, &d.CreatedAt)
+			return d, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return httpapi.Answered(at, "The file.", fileWithDocuments{f.basic, f.more, documents}), nil
+}

@@ -1,0 +1,65 @@
+// Package readapi answers queries from the read models. Its contract with projections is their tables, in SQL; it knows neither
+// the domain nor the log.
+package readapi
+
+import (
+	"context"
+	"crypto/x509"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+// Objects reads file contents. Get answers the size in bytes; the caller closes the reader. Error: objectstore.ErrNotFound.
+type Objects interface {
+	Get(ctx context.Context, key string) (io.ReadCloser, int64, error)
+}
+
+// Deps is what the routes need. For the OpenAPI document alone nothing is.
+type Deps struct {
+	Server  *httpapi.Server
+	Objects Objects
+	Roots   *x509.CertPool   // that time-stamping certificates must chain to
+	Now     func() time.Time // nil means time.Now
+}
+
+type routes struct{ Deps }
+
+// Register registers all routes that only read.
+func Register(api huma.API, d Deps) {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	r := routes{d}
+	r.health(api)
+	r.users(api)
+	r.tenants(api)
+	r.documents(api)
+	r.files(api)
+	r.timestamps(api)
+	r.audit(api)
+}
+
+// get describes a query.
+func get(id, path, tag, summary string, errors ...int) httpapi.Op {
+	return httpapi.Op{ID: id, Method: http.MethodGet, Path: path, Tag: tag, Summary: summary, Errors: errors}
+}
+
+// binary documents an answer that is no JSON.
+func binary(op httpapi.Op, kind string) httpapi.Op {
+	op.Responses = map[string]*huma.Response{"200": {
+		Description: "OK",
+		Content:     map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+	}}
+	return op
+}
+
+// streamed is the answer of a route that writes bytes.
+type streamed struct {
+	Position string `header:"Factum-Position"`
+	Body     func(huma.Context)
+}

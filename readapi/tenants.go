@@ -1,0 +1,84 @@
+package readapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+func (r routes) tenants(api huma.API) {
+	httpapi.Route(api, get("list-tenants", "/api/tenants", "tenants", "The caller's tenants, latest joined first", http.StatusBadRequest), r.myTenants)
+	httpapi.Route(api, get("get-tenant", "/api/tenants/{tenant_id}", "tenants", "A tenant and its members; positions are the platform's"), r.tenant)
+	httpapi.Route(api, get("tsa-status", "/api/tenants/{tenant_id}/tsa/status", "time-stamps", "Whether new files are time-stamped, and how many were"), r.tsaStatus)
+}
+
+type inTenant struct {
+	httpapi.InTenant
+	httpapi.Fresh
+}
+
+type member struct {
+	httpapi.User
+	Role     string       `json:"role" enum:"admin,user,viewer"`
+	JoinedAt httpapi.Time `json:"joined_at"`
+}
+
+type tenantWithMembers struct {
+	httpapi.Tenant
+	Role    string   `json:"role" enum:"admin,user,viewer"`
+	Members []member `json:"members" nullable:"false"`
+}
+
+func (r routes) tenant(ctx context.Context, in *inTenant) (*httpapi.Answer[tenantWithMembers], error) {
+	m := httpapi.MembershipOf(ctx)
+	out := tenantWithMembers{Tenant: m.Tenant, Role: m.Role}
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
+		rows, err := tx.Query(ctx, fmt.Sprintf(`select u.id::text, u.first_name, u.last_name, u.email, u.is_active, u.created_at, u.updated_at, m.role, m.joined_at
+			from %[1]s.memberships m join %[1]s.users u on u.id = m.user_id where m.tenant_id = $1 and u.is_active order by m.joined_at, u.id`, schema), m.ID)
+		if err != nil {
+			return err
+		}
+		out.Members, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (member, error) {
+			var x member
+			err := row.Scan(&x.ID, &x.FirstName, &x.LastName, &x.Email, &x.IsActive, &x.CreatedAt, &x.UpdatedAt, &x.Role, &x.JoinedAt)
+			return x, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("readapi: tenant: %w", err)
+	}
+	return httpapi.Answered(at, "The tenant.", out), nil
+}
+
+type tsaStatus struct {
+	TSAEnabled  bool    `json:"tsa_enabled"`
+	TSAProvider *string `json:"tsa_provider"`
+	Timestamped int     `json:"total_timestamped_files"`
+	Pending     int     `json:"pending_timestamps"`
+	Failed      int     `json:"failed_timestamps" doc:"Given up; pending ones that failed so far do not count."`
+}
+
+func (r routes) tsaStatus(ctx context.Context, in *inTenant) (*httpapi.Answer[tsaStatus], error) {
+	id := httpapi.MembershipOf(ctx).ID
+	var out tsaStatus
+	at, err := r.Server.Read(ctx, httpapi.DirectoryOf(id), in.MinPosition, func(tx pgx.Tx, schema string) error {
+		return tx.QueryRow(ctx, fmt.Sprintf(`select tsa_enabled, tsa_provider from %s.tenants where id = $1`, schema), id).Scan(&out.TSAEnabled, &out.TSAProvider)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("readapi: time-stamping of a tenant: %w", err)
+	}
+	_, err = r.Server.Read(ctx, httpapi.Documents(id), in.MinPosition, func(tx pgx.Tx, schema string) error {
+		return tx.QueryRow(ctx, fmt.Sprintf(`select count(*) filter (where ts_status = 'success'), count(*) filter (where ts_status = 'pending'),
+			count(*) filter (where ts_status = 'error') from %s.files`, schema)).Scan(&out.Timestamped, &out.Pending, &out.Failed)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("readapi: time-stamps of a tenant: %w", err)
+	}
+	return httpapi.Answered(at, "", out), nil
+}

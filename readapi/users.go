@@ -1,0 +1,41 @@
+package readapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+func (r routes) users(api huma.API) {
+	httpapi.Route(api, get("me", "/api/users/me", "users", "The caller's account", http.StatusNotFound, http.StatusBadRequest), r.me)
+	httpapi.Route(api, get("my-tenants", "/api/users/me/tenants", "users", "The caller's tenants, latest joined first", http.StatusBadRequest), r.myTenants)
+}
+
+func (r routes) me(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[httpapi.User], error) {
+	var u httpapi.User
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
+		return tx.QueryRow(ctx, fmt.Sprintf(`select id::text, first_name, last_name, email, is_active, created_at, updated_at from %s.users where id = $1`, schema),
+			httpapi.PrincipalOf(ctx).UserID).Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.IsActive, &u.CreatedAt, &u.UpdatedAt)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, httpapi.NotFound()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("readapi: user: %w", err)
+	}
+	return httpapi.Answered(at, "Your account.", u), nil
+}
+
+func (r routes) myTenants(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[[]httpapi.Membership], error) {
+	all, at, err := r.Server.Memberships(ctx, httpapi.PrincipalOf(ctx).UserID, in.MinPosition)
+	if err != nil {
+		return nil, err
+	}
+	return httpapi.Answered(at, "Your tenants.", all), nil
+}
