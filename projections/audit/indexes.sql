@@ -1,0 +1,1 @@
+create index entries_at on entries (at);

@@ -1,0 +1,68 @@
+// Package directory is the read model of the control plane: users, tenants and memberships, in the platform's database.
+package directory
+
+import (
+	_ "embed"
+	"fmt"
+
+	"github.com/factum-platform/factum/domain/membership"
+	"github.com/factum-platform/factum/domain/tenant"
+	"github.com/factum-platform/factum/domain/timestamping"
+	"github.com/factum-platform/factum/domain/user"
+	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/projections/runner"
+)
+
+//go:embed schema.sql
+var schema string
+
+//go:embed indexes.sql
+var indexes string
+
+// Projection consumes the platform's log and, for the time-stamping policy, every tenant's. The logs have no order among each
+// other: a policy may arrive before its tenant, and the rows come out the same.
+func Projection() runner.Projection {
+	return runner.Projection{
+		Name: "directory", Version: 1, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
+		Types: []string{
+			"user.registered", "tenant.created", "tenant.provisioned", "membership.granted", "timestamping.enabled", "timestamping.disabled",
+		},
+		Apply: apply,
+	}
+}
+
+func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
+	switch f := fact.(type) {
+	case user.Registered:
+		w.Exec(`insert into `+w.Table("users")+` (id, email, first_name, last_name, is_active, created_at, updated_at) values ($1, $2, $3, $4, true, $5, $5)
+			on conflict (id) do nothing`, f.UserID, f.Email.Reveal(), f.FirstName.Reveal(), f.LastName.Reveal(), f.At)
+	case tenant.Created:
+		// The log's id is the tenant's without dashes; a policy that came first has made the row under it.
+		w.Exec(`insert into `+w.Table("tenants")+` as t (id, name, database_name, provisioned, is_active, tsa_enabled, created_by, created_at, updated_at)
+			values ($1, $2, $3, false, true, false, $4, $5, $5)
+			on conflict (id) do update set name = excluded.name, database_name = excluded.database_name, created_by = excluded.created_by,
+				created_at = excluded.created_at, updated_at = greatest(t.updated_at, excluded.updated_at)`,
+			f.TenantID, f.Name, f.DatabaseName, f.CreatedBy, f.At)
+	case tenant.Provisioned:
+		w.Exec(`update `+w.Table("tenants")+` set provisioned = true where id = $1`, f.TenantID)
+	case membership.Granted:
+		w.Exec(`insert into `+w.Table("memberships")+` (tenant_id, user_id, role, joined_at) values ($1, $2, $3, $4)
+			on conflict (tenant_id, user_id) do update set role = excluded.role`, f.TenantID, f.UserID, f.Role, f.At)
+	case timestamping.Enabled:
+		policy(w, rec, true, &f.Provider, f.By)
+	case timestamping.Disabled:
+		policy(w, rec, false, nil, f.By)
+	default:
+		return fmt.Errorf("directory: no rows are known for %s", rec.Type)
+	}
+	return nil
+}
+
+// policy writes the tenant's row, which may not be there yet; it stays hidden until the tenant is provisioned.
+func policy(w *runner.Writes, rec eventstore.Recorded, enabled bool, provider *string, by string) {
+	w.Exec(`insert into `+w.Table("tenants")+` as t (id, name, database_name, provisioned, is_active, tsa_enabled, tsa_provider, created_by, created_at, updated_at)
+		values ($1, '', '', false, true, $2, $3, $4, $5, $5)
+		on conflict (id) do update set tsa_enabled = excluded.tsa_enabled, tsa_provider = coalesce(excluded.tsa_provider, t.tsa_provider),
+			updated_at = greatest(t.updated_at, excluded.updated_at)`,
+		string(rec.Tenant), enabled, provider, by, rec.Meta.At)
+}
