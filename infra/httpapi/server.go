@@ -21,6 +21,7 @@ import (
 	"github.com/gofiber/fiber/v3/middleware/cors"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
 
 	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/readmodel"
@@ -89,6 +90,7 @@ func New(c Config) *Server {
 		ReadBufferSize: maxHeaderBytes, ReadTimeout: headerTimeout, WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 		ErrorHandler: s.answerError,
 	})
+	s.refuseUnknownMethods()
 	s.app.Use(s.observe)
 	if len(c.Origins) > 0 {
 		s.app.Use(cors.New(cors.Config{
@@ -181,8 +183,6 @@ func (s *Server) answerError(c fiber.Ctx, err error) error {
 		return c.SendStatus(http.StatusNoContent) // the router has set Allow
 	case errors.As(err, &status) && status.Code < http.StatusInternalServerError:
 		p = NewProblem(status.Code, "", statusDetail(status.Code))
-	case errors.As(err, &status) && status.Code == http.StatusNotImplemented:
-		p = NewProblem(status.Code, "", "This method is not implemented.")
 	default:
 		p = Internal(err)
 	}
@@ -194,6 +194,31 @@ func (s *Server) answerError(c fiber.Ctx, err error) error {
 	}
 	c.Set(fiber.HeaderContentType, problemType)
 	return c.Status(p.Status).Send(p.completed(c.Path(), Rule{}).encode())
+}
+
+// workerIdle is also how long the last goroutine outlives a stopped server.
+const workerIdle = 500 * time.Millisecond
+
+// refuseUnknownMethods answers methods that the router does not know, which it would answer as plain text before any middleware.
+func (s *Server) refuseUnknownMethods() {
+	known := map[string]bool{}
+	for _, method := range s.app.Config().RequestMethods {
+		known[method] = true
+	}
+	server := s.app.Server()
+	server.MaxIdleWorkerDuration = workerIdle
+	route := server.Handler
+	server.Handler = func(c *fasthttp.RequestCtx) {
+		if known[string(c.Method())] {
+			route(c)
+			return
+		}
+		p := NewProblem(http.StatusNotImplemented, "", "This method is not implemented.")
+		c.Response.Header.SetContentType(problemType)
+		c.SetStatusCode(p.Status)
+		c.SetBody(p.completed(string(c.Path()), Rule{}).encode())
+		c.SetConnectionClose() // the body was not read
+	}
 }
 
 func statusDetail(status int) string {
