@@ -56,6 +56,7 @@ func (s *Server) observe(c fiber.Ctx) error {
 		r.trace = m[1]
 	}
 	c.SetContext(context.WithValue(s.base, requestKey{}, r))
+	c.Set("Date", start.UTC().Format(http.TimeFormat))
 	c.Set("X-Request-Id", r.id)
 	c.Set("X-Content-Type-Options", "nosniff")
 	c.Set("X-Frame-Options", "DENY")

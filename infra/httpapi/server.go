@@ -88,7 +88,7 @@ func New(c Config) *Server {
 		StreamRequestBody: true, DisablePreParseMultipartForm: true,
 		BodyLimit:      maxJSONBytes, // streamed bodies are capped where they are read
 		ReadBufferSize: maxHeaderBytes, ReadTimeout: headerTimeout, WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
-		ErrorHandler: s.answerError,
+		ErrorHandler: s.answerError, DisableDefaultDate: true, // observe sets it, without a goroutine that never ends
 	})
 	s.refuseUnknownMethods()
 	s.app.Use(s.observe)
