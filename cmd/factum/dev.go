@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"github.com/factum-platform/factum/infra/devstack"
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/objectstore"
+	"github.com/factum-platform/factum/infra/telemetry"
 	"github.com/factum-platform/factum/infra/tsa"
 )
 
@@ -74,11 +74,10 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 		}
 	}
 
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return fmt.Errorf("--log-level: %w", err)
+	log, err := telemetry.Logger(os.Stderr, "text", c.LogLevel)
+	if err != nil {
+		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", c.Listen)
@@ -100,7 +99,7 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	info.BaseURL = "http://" + ln.Addr().String()
-	s.baseURL, s.log = info.BaseURL, log
+	s.exclusive, s.log = true, log // the data folder is locked
 	// The password is on disk before the account exists: a crash between the two loses nothing.
 	if err := writeDevInfo(data, info); err != nil {
 		return err

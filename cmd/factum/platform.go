@@ -12,7 +12,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/factum-platform/factum/commands"
@@ -29,6 +28,7 @@ import (
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/readmodel"
+	"github.com/factum-platform/factum/infra/telemetry"
 	"github.com/factum-platform/factum/infra/tenants"
 	"github.com/factum-platform/factum/infra/tsa"
 	"github.com/factum-platform/factum/projections/audit"
@@ -47,12 +47,12 @@ const appLogin = "factum_api"
 
 // settings is all that the platform needs to know of the outside.
 type settings struct {
-	baseURL     string
 	adminDSN    string // may create databases and roles; used for provisioning and migrations only
 	platformDSN string // the application's role on the platform database
 	objects     objectstore.Config
 	tsa         tsa.Config
 	kek         tink.AEAD
+	exclusive   bool // no other process works on these databases
 	log         *slog.Logger
 }
 
@@ -166,12 +166,13 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	if err != nil {
 		return nil, err
 	}
-	registry, err := eventstore.NewRegistry(domain.Catalog()...)
+	st.started("time-stamping client", func(context.Context) error { stamper.Close(); return nil })
+	types, err := eventstore.NewRegistry(domain.Catalog()...)
 	if err != nil {
 		return nil, err
 	}
-	codec := &seal.Codec{Registry: registry, Keys: sealKeys{keys}}
-	accounts, err := auth.New(ctx, auth.Config{Pool: pool, Secrets: keys, Issuer: s.baseURL})
+	codec := &seal.Codec{Registry: types, Keys: sealKeys{keys}}
+	accounts, err := auth.New(ctx, auth.Config{Pool: pool, Secrets: keys})
 	if err != nil {
 		return nil, err
 	}
@@ -183,15 +184,17 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 
-	registerer := prometheus.NewRegistry()
-	var moves readmodel.Moves
-	waiter := &readmodel.Waiter{Moves: &moves}
-	queue, stampingSaga, err := process.Timestamping(process.Deps{Pool: pool, Commands: cmds, TSA: stamper, Logger: s.log, Metrics: registerer})
+	registry := telemetry.Metrics(version)
+	moves := &readmodel.Moves{}
+	waiter := readmodel.NewWaiter(moves)
+	queue, stampingSaga, err := process.Timestamping(process.Deps{
+		Pool: pool, Commands: cmds, TSA: stamper, Logger: s.log, Metrics: registry, Exclusive: s.exclusive,
+	})
 	if err != nil {
 		return nil, err
 	}
 	projector, err := runner.New(runner.Config{
-		Store: store, Codec: codec, Pool: dbs.Pool, Tenants: dbs.Tenants, Moves: &moves, Logger: s.log, Metrics: registerer,
+		Store: store, Codec: codec, Pool: dbs.Pool, Tenants: dbs.Tenants, Moves: moves, Logger: s.log, Registerer: registry,
 		Projections: []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection(), stampingSaga},
 	})
 	if err != nil {
@@ -203,7 +206,10 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	st.started("job queue", queue.Stop)
 	st.background("projector", projector.Run)
 
-	server := httpapi.New(httpapi.Config{Logger: s.log, Auth: accounts, Platform: pool, TenantPool: dbs.Pool, Waiter: waiter, Metrics: registerer, Version: version})
+	server := httpapi.New(httpapi.Config{
+		Logger: s.log, Auth: accounts, Platform: pool, TenantPool: dbs.Pool, Waiter: waiter,
+		Metrics: registry, MetricsHandler: telemetry.Handler(registry), Version: version,
+	})
 	rest.Register(server.API(), rest.Deps{Commands: cmds, Server: server})
 	readapi.Register(server.API(), readapi.Deps{Server: server, Objects: objects, Roots: s.tsa.Roots})
 	go func() {
