@@ -197,7 +197,7 @@ func (s *Server) answerError(c fiber.Ctx, err error) error {
 }
 
 // workerIdle is also how long the last goroutine outlives a stopped server.
-const workerIdle = 500 * time.Millisecond
+const workerIdle = 200 * time.Millisecond
 
 // refuseUnknownMethods answers methods that the router does not know, which it would answer as plain text before any middleware.
 func (s *Server) refuseUnknownMethods() {
