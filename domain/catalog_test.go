@@ -69,6 +69,8 @@ func holdsText(t reflect.Type) bool {
 		}
 	case reflect.Interface:
 		return true
+	default:
+		return false
 	}
 	return false
 }

@@ -29,7 +29,7 @@ func (c OpenAPICmd) Run() error {
 		return err
 	}
 	for name, content := range map[string][]byte{"openapi.json": json, "openapi.yaml": yaml} {
-		if err := os.WriteFile(filepath.Join(c.Dir, name), content, 0o644); err != nil { //nolint:gosec // a public document
+		if err := os.WriteFile(filepath.Join(c.Dir, name), content, 0o644); err != nil {
 			return fmt.Errorf("write the OpenAPI document: %w", err)
 		}
 	}

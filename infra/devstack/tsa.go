@@ -202,7 +202,7 @@ func createSigner(dir string) ([]byte, error) {
 		return nil, err
 	}
 	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootDER})
-	if err := os.WriteFile(filepath.Join(dir, tsaRootsFile), roots, 0o644); err != nil { //nolint:gosec // a public certificate
+	if err := os.WriteFile(filepath.Join(dir, tsaRootsFile), roots, 0o644); err != nil {
 		return nil, err
 	}
 	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER}),

@@ -25,7 +25,7 @@ func Open(ctx context.Context, dsn string, maxConns int32) (*pgxpool.Pool, error
 	c.MinConns = 0
 	c.MaxConnIdleTime = time.Minute
 	c.ConnConfig.ConnectTimeout = connectTimeout
-	c.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTrimSQLInSpanName())
+	c.ConnConfig.Tracer = otelpgx.NewTracer()
 	for setting, value := range map[string]string{
 		"application_name":                    "factum",
 		"timezone":                            "UTC",

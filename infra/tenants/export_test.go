@@ -7,6 +7,6 @@ import (
 )
 
 // ProvisionOn runs the statements of Provision over a connection of the test's.
-func ProvisionOn(d *Databases, ctx context.Context, admin *pgx.Conn, tenant, database string) error {
+func ProvisionOn(ctx context.Context, d *Databases, admin *pgx.Conn, tenant, database string) error {
 	return d.provision(ctx, admin, tenant, database)
 }

@@ -170,7 +170,7 @@ func TestProvisionFinishesAfterACrash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = tenants.ProvisionOn(d, t.Context(), conn, tenantA, "tenant_crash")
+		err = tenants.ProvisionOn(t.Context(), d, conn, tenantA, "tenant_crash")
 		if closeErr := conn.Close(context.Background()); closeErr != nil {
 			t.Fatal(closeErr)
 		}
