@@ -92,7 +92,7 @@ type demoRun struct {
 	original []byte
 	step     int
 
-	email, password                string
+	email, password              string
 	tenantID, documentID, fileID string
 }
 

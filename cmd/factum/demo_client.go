@@ -52,13 +52,13 @@ func (c *demoClient) call(ctx context.Context, method, path string, in, out any)
 func (c *demoClient) upload(ctx context.Context, path, name string, content []byte, out any) error {
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
-	kind := mime.TypeByExtension(filepath.Ext(name))
-	if kind, _, _ = mime.ParseMediaType(kind); kind == "" {
+	// The API takes a bare type; the table's may carry parameters such as a charset.
+	kind, _, err := mime.ParseMediaType(mime.TypeByExtension(filepath.Ext(name)))
+	if err != nil {
 		kind = "application/octet-stream"
 	}
 	// The type goes into a field of its own: CreateFormFile declares every part application/octet-stream.
-	err := form.WriteField("mime_type", kind)
-	if err != nil {
+	if err := form.WriteField("mime_type", kind); err != nil {
 		return err
 	}
 	part, err := form.CreateFormFile("file", name)
