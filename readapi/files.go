@@ -28,7 +28,8 @@ type fileQuery struct {
 	IncludeStats string `query:"include_stats" doc:"\"true\" adds what FileFull has over FileBasic." example:"true"`
 }
 
-type fileBasic struct {
+// FileBasic is a stored content in short.
+type FileBasic struct {
 	ID        string       `json:"id" format:"uuid"`
 	MD5Hash   string       `json:"md5_hash"`
 	S3Path    string       `json:"s3_path"`
@@ -36,7 +37,8 @@ type fileBasic struct {
 	CreatedAt httpapi.Time `json:"created_at"`
 }
 
-type fileMore struct {
+// FileMore is what FileFull of the contract has over [FileBasic].
+type FileMore struct {
 	SHA256Hash    string       `json:"sha256_hash"`
 	Metadata      fileMetadata `json:"file_metadata"`
 	UpdatedAt     httpapi.Time `json:"updated_at"`
@@ -67,27 +69,27 @@ type timestamp struct {
 	NextAttempt   *httpapi.Time `json:"next_attempt,omitempty" doc:"When the next attempt is due."`
 }
 
-// fileFull is a file with everything; written without fileMore it is a FileBasic.
+// fileFull is a file with everything; written without FileMore it is a FileBasic.
 type fileFull struct {
-	fileBasic
-	*fileMore
+	FileBasic
+	*FileMore
 }
 
 // MarshalJSON leaves out what was not asked for.
 func (f fileFull) MarshalJSON() ([]byte, error) {
-	if f.fileMore == nil {
-		return json.Marshal(f.fileBasic)
+	if f.FileMore == nil {
+		return json.Marshal(f.FileBasic)
 	}
 	return json.Marshal(struct {
-		fileBasic
-		fileMore
-	}{f.fileBasic, *f.fileMore})
+		FileBasic
+		FileMore
+	}{f.FileBasic, *f.FileMore})
 }
 
 // Schema implements huma.SchemaProvider: the fields of FileBasic are always there, the others with include_stats.
 func (fileFull) Schema(registry huma.Registry) *huma.Schema {
 	type documented struct {
-		fileBasic
+		FileBasic
 		SHA256Hash    *string       `json:"sha256_hash,omitempty"`
 		Metadata      *fileMetadata `json:"file_metadata,omitempty"`
 		UpdatedAt     *httpapi.Time `json:"updated_at,omitempty"`
@@ -116,8 +118,8 @@ const fileColumns = `f.id::text, f.md5_hash, f.s3_path, f.file_size, f.created_a
 
 // storedFile is a row of the table files.
 type storedFile struct {
-	basic    fileBasic
-	more     fileMore
+	basic    FileBasic
+	more     FileMore
 	response []byte
 }
 
@@ -166,9 +168,9 @@ func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[f
 		files, err := pgx.CollectRows(rows, scanFile)
 		out.Files = make([]fileFull, len(files))
 		for i, f := range files {
-			out.Files[i].fileBasic = f.basic
+			out.Files[i].FileBasic = f.basic
 			if in.IncludeStats == "true" {
-				out.Files[i].fileMore = &f.more
+				out.Files[i].FileMore = &f.more
 			}
 		}
 		return err
@@ -195,8 +197,8 @@ type fileDocument struct {
 }
 
 type fileWithDocuments struct {
-	fileBasic
-	fileMore
+	FileBasic
+	FileMore
 	Documents []fileDocument `json:"documents" nullable:"false"`
 }
 

@@ -1,0 +1,87 @@
+package apitest
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/factum-platform/factum/infra/httpapi"
+)
+
+// TestEveryRouteAsksForWhatThePolicySays calls every route as everybody: the answer must be the refusal, or anything but one.
+func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
+	w := newWorld(t)
+	admin, user, viewer, stranger := w.person("Admin"), w.person("User"), w.person("Viewer"), w.person("Stranger")
+	tenant := w.tenant(admin, "A")
+	w.tenant(stranger, "B")
+	w.grant(tenant, user, "user")
+	w.grant(tenant, viewer, "viewer")
+	forged := admin.token[:len(admin.token)-8] + "AAAAAAAA"
+	const unknown = "11111111-1111-4111-8111-111111111111"
+
+	callers := []struct {
+		name, token string
+		access      httpapi.Access // what it has in the tenant; 0 is a bad token
+		member      bool
+	}{
+		{"no token", "", 0, false},
+		{"garbage", "garbage", 0, false},
+		{"forged signature", forged, 0, false},
+		{"refresh token", admin.refresh, 0, false},
+		{"foreign tenant's member", stranger.token, httpapi.SignedIn, false},
+		{"viewer", viewer.token, httpapi.ViewerUp, true},
+		{"user", user.token, httpapi.UserUp, true},
+		{"admin", admin.token, httpapi.AdminOnly, true},
+	}
+	for _, rule := range httpapi.Policy {
+		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || rule.Path == "/api/auth/refresh" || rule.Path == "/api/auth/logout" {
+			continue // logout would end the sessions; TestSessions has these two
+		}
+		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown).Replace(rule.Path)
+		for _, c := range callers {
+			a := w.call(rule.Method, path, c.token, nil)
+			switch {
+			case rule.Access == httpapi.Anyone:
+				if a.StatusCode == 401 || a.StatusCode == 403 {
+					t.Errorf("%s to %s %s: %d although anyone may", c.name, rule.Method, rule.Path, a.StatusCode)
+				}
+			case c.access == 0:
+				w.problem(a, 401, "UNAUTHORIZED")
+				if a.Header.Get("WWW-Authenticate") == "" {
+					t.Errorf("%s: 401 without a challenge", path)
+				}
+			case rule.Access >= httpapi.ViewerUp && !c.member:
+				w.problem(a, 404, "NOT_FOUND")
+			case rule.Access > c.access && rule.Access > httpapi.SignedIn:
+				w.problem(a, 403, "FORBIDDEN")
+			case a.StatusCode == 401 || a.StatusCode == 403 || a.StatusCode >= 500:
+				t.Errorf("%s to %s %s: %d %s", c.name, rule.Method, rule.Path, a.StatusCode, a.body)
+			}
+		}
+		if strings.Contains(rule.Path, "{tenant_id}") && rule.Access != httpapi.Anyone {
+			elsewhere := strings.Replace(path, tenant, unknown, 1)
+			absent, foreign := w.call(rule.Method, elsewhere, stranger.token, nil), w.call(rule.Method, path, stranger.token, nil)
+			w.problem(absent, 404, "NOT_FOUND")
+			if absent.text("detail") != foreign.text("detail") {
+				t.Errorf("%s %s tells an unknown tenant from a foreign one", rule.Method, rule.Path)
+			}
+			w.problem(w.call(rule.Method, strings.Replace(path, tenant, "not-a-uuid", 1), admin.token, nil), 400, "BAD_REQUEST")
+			w.problem(w.call(rule.Method, strings.Replace(path, tenant, "not-a-uuid", 1), "", nil), 401, "UNAUTHORIZED")
+		}
+		for _, id := range []string{"x", "..%2f..%2fetc", "%00", strings.Repeat("a", 3000), unknown + "0"} {
+			if strings.Contains(path, unknown) {
+				w.problem(w.call(rule.Method, strings.Replace(path, unknown, id, 1), admin.token, nil), 400, "BAD_REQUEST")
+			}
+		}
+	}
+}
+
+func TestAMemberReadsWhatAnotherWrote(t *testing.T) {
+	w := newWorld(t)
+	admin, viewer := w.person("Admin"), w.person("Viewer")
+	tenant := w.tenant(admin, "A")
+	w.grant(tenant, viewer, "viewer")
+	up := w.want(w.upload(tenant, admin, part{"file", "a.txt", "", "a"}), 201)
+	w.want(w.call("GET", "/api/tenants/"+tenant+"/documents/"+up.text("data.id")+"/download", viewer.token, nil), 200)
+	w.problem(w.upload(tenant, viewer, part{"file", "b.txt", "", "b"}), 403, "FORBIDDEN")
+	w.problem(w.call("DELETE", "/api/tenants/"+tenant+"/documents/"+up.text("data.id"), viewer.token, nil), 403, "FORBIDDEN")
+}
