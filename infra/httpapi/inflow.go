@@ -12,8 +12,8 @@ import (
 )
 
 // Inflow returns the request's body as it arrives, never more than a buffer of it in memory. Reading more than limit bytes, a
-// client that sends nothing for 30 s, or a body that breaks off answers a *[Problem]: 413, 408 or 400. A body that is declared
-// to be larger is refused at once.
+// client that sends nothing for 30 s or is not done when the route's time is up, or a body that breaks off answers a *[Problem]: 413,
+// 408 or 400. A body that is declared to be larger is refused at once.
 func Inflow(ctx huma.Context, limit int64) (io.Reader, error) {
 	c := humafiber.Unwrap(ctx)
 	if int64(c.Request().Header.ContentLength()) > limit {
@@ -23,7 +23,11 @@ func Inflow(ctx huma.Context, limit int64) (io.Reader, error) {
 	if body == nil {
 		return nil, NewProblem(http.StatusBadRequest, "", "The request body is missing.")
 	}
-	return &inflow{body, c.RequestCtx().Conn(), limit}, nil
+	until, ok := ctx.Context().Deadline()
+	if !ok {
+		until = time.Now().Add(longLimit)
+	}
+	return &inflow{body, c.RequestCtx().Conn(), limit, until}, nil
 }
 
 func tooLarge() *Problem {
@@ -34,11 +38,17 @@ type inflow struct {
 	body io.Reader
 	conn net.Conn
 	left int64
+	// until is the last moment, so that a trickle does not hold a connection for ever.
+	until time.Time
 }
 
 // Read implements io.Reader. The deadline moves on with every piece.
 func (f *inflow) Read(p []byte) (int, error) {
-	if err := f.conn.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+	next := time.Now().Add(bodyTimeout)
+	if next.After(f.until) {
+		next = f.until
+	}
+	if err := f.conn.SetReadDeadline(next); err != nil {
 		return 0, err
 	}
 	if int64(len(p)) > f.left+1 {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -150,16 +151,17 @@ func (p *Problem) encode() []byte {
 	return raw
 }
 
-// takeOver makes huma's own errors problems too. huma keeps its hooks in package variables; setting the same values again is
-// harmless, and [New] does so before any request.
-func takeOver() {
+// takeOver makes huma's own errors problems too, and field names exact, as encoding/json would not. huma keeps these hooks in
+// package variables.
+var takeOver = sync.OnceFunc(func() {
+	huma.ValidateStrictCasing = true
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		return fromHuma(status, message, errs)
 	}
 	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
 		return fromHuma(status, message, errs)
 	}
-}
+})
 
 // fromHuma never repeats the values that huma adds to its errors: one of them may be a password.
 func fromHuma(status int, message string, errs []error) *Problem {
