@@ -116,7 +116,7 @@ func (f *form) describe() (filename, mimeType string, err error) {
 func (f *form) next() (*multipart.Part, error) {
 	part, err := f.parts.NextRawPart()
 	switch {
-	case err == io.EOF: //nolint:errorlint // bare at the last boundary; a form that breaks off answers it wrapped
+	case err == io.EOF: // bare behind the last part; a form that breaks off answers it wrapped
 		return nil, nil //nolint:nilnil // the end of the form
 	case err != nil:
 		return nil, brokenForm(err)

@@ -28,7 +28,7 @@ type Problem struct {
 
 // Fault is the part of a [Problem] that programs look at.
 type Fault struct {
-	Code    string              `json:"code" doc:"A stable code; see docs/errors.md." example:"BAD_REQUEST"`
+	Code    string              `json:"code" doc:"A stable code; programs look at this and the status." example:"BAD_REQUEST"`
 	Message string              `json:"message" doc:"As detail."`
 	Details map[string][]string `json:"details,omitempty" doc:"On validation: the messages per field; _schema for the whole body."`
 }

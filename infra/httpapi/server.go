@@ -173,8 +173,7 @@ func openAPIConfig(version string) huma.Config {
 
 // answerError answers what did not come out of a route: unknown paths, wrong methods, broken requests, panics.
 func (s *Server) answerError(c fiber.Ctx, err error) error {
-	p := NewProblem(http.StatusInternalServerError, "", "")
-	var known *Problem
+	var p, known *Problem
 	var status *fiber.Error
 	switch {
 	case errors.As(err, &known):

@@ -97,6 +97,10 @@ func TestTheMainJob(t *testing.T) {
 		t.Errorf("%v %q", down.Header, down.body)
 	}
 
+	if a := w.want(w.call("HEAD", base+"/documents/"+document+"/download", mina.token, nil), 200); len(a.body) != 0 || a.ContentLength != int64(len(content)) {
+		t.Errorf("HEAD: %v %q", a.Header, a.body)
+	}
+
 	stampPath := base + "/files/" + file + "/timestamp"
 	if a := w.want(w.call("GET", stampPath, mina.token, nil), 200); a.text("data.tsa_timestamp.status") != "pending" || !micros.MatchString(a.text("data.tsa_timestamp.next_attempt")) {
 		t.Errorf("%s", a.body)
