@@ -1,75 +1,115 @@
-# Factum. "make" alone lists what there is.
-GO        ?= go
-BIN       := $(CURDIR)/.bin
-ARGS      ?=
-PACKAGES  ?= ./...
-VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   := -X main.version=$(VERSION)
-
-GOLANGCI  := $(BIN)/golangci-lint-v2.15.0
-GOFUMPT   := $(BIN)/gofumpt-v0.12.0
-
+# Everything that a person or a machine does with this repository; `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+GO ?= go
+ARGS ?=
+TOOLS := $(CURDIR)/.bin
+GOLANGCI_LINT_VERSION := 2.15.0
+GOFUMPT_VERSION := 0.12.0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The race detector needs a C compiler; without one the tests run all the same, only without it.
+RACE := $(if $(shell command -v gcc clang 2>/dev/null),-race)
+
 .PHONY: help
-help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-
-# What "make run" and "make test" need beyond Go: PostgreSQL's server programs and openssl. On Debian as root they are installed;
-# the package postgresql-common is told first not to start a cluster of its own.
-.PHONY: setup
-setup:
-	@missing=""; \
-	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
-	  command -v openssl >/dev/null 2>&1 || missing="$$missing openssl"; \
-	  command -v jq >/dev/null 2>&1 || missing="$$missing jq"; \
-	  command -v curl >/dev/null 2>&1 || missing="$$missing curl"; \
-	  if [ -n "$$missing" ]; then \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-	      echo "installing$$missing"; \
-	      if [ ! -e /etc/postgresql-common/createcluster.conf ]; then mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf; fi; \
-	      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	    else \
-	      echo "not installed:$$missing  (Debian: apt-get install$$missing); without PostgreSQL, factum downloads one" >&2; \
-	    fi; \
-	  fi
-
-.PHONY: build
-build: ## build the binary ./factum
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o factum ./cmd/factum
+help: ## Say what can be done here
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  Flags for factum go into ARGS:  make run ARGS="--listen 127.0.0.1:5000 --data /tmp/factum"'
 
 .PHONY: run
-run: setup build ## start the whole platform on http://127.0.0.1:4999 (ARGS="--listen … --data … --reset")
+run: setup build ## Start the whole platform on http://127.0.0.1:4999 (Ctrl-C stops it)
 	@exec ./factum dev $(ARGS)
 
 .PHONY: demo
-demo: setup build ## show the main job step by step; starts the platform if it is not running
+demo: setup build ## Run the main job step by step; uses what runs, else starts it
 	@exec ./factum demo $(ARGS)
 
 .PHONY: test
-test: setup ## run all tests with the race detector; they bring their own PostgreSQL, S3 and authority
-	$(GO) test -race -p 2 -timeout 9m $(PACKAGES)
-
-.PHONY: bench
-bench: ## measure the log against bare PostgreSQL in the same run
-	$(GO) test -run '^$$' -bench . -benchtime 2s ./bench/...
-
-.PHONY: openapi
-openapi: build ## write docs/openapi.json (3.1) and docs/openapi.yaml (3.0.3)
-	./factum openapi --dir docs
+test: setup ## Run all tests; they bring their own servers up and down
+	@echo 'testing $(if $(RACE),with,without) the race detector; the first run also compiles everything'
+	@$(GO) test $(RACE) -p 2 -timeout 9m ./...
 
 .PHONY: check
-check: $(GOLANGCI) $(GOFUMPT) ## formatting, linter, import arrows, tidy modules, generated files up to date
-	@out=$$($(GOFUMPT) -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofumpt-ed (run $(GOFUMPT) -w):"; echo "$$out"; exit 1; fi
-	$(GOLANGCI) run ./...
-	$(GO) test -count=1 -run TestArrows ./cmd/factum
-	$(GO) mod tidy -diff
-	@$(GO) build -o $(BIN)/factum-check ./cmd/factum && mkdir -p $(BIN)/openapi && $(BIN)/factum-check openapi --dir $(BIN)/openapi && \
-	  for f in openapi.json openapi.yaml; do cmp -s docs/$$f $(BIN)/openapi/$$f || { echo "docs/$$f is not up to date: run make openapi"; exit 1; }; done
-	@echo "check: all good"
+check: check-format check-modules check-arrows check-openapi check-lint ## Formatting, modules, import arrows, OpenAPI, linters
+	@echo 'check: all is well'
 
-$(GOLANGCI):
-	GOBIN=$(BIN)/tmp $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 && mv $(BIN)/tmp/golangci-lint $@
+.PHONY: bench
+bench: setup ## Measure appends to the log beside bare INSERTs of the same rows
+	@$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 9m ./bench/...
 
-$(GOFUMPT):
-	GOBIN=$(BIN)/tmp $(GO) install mvdan.cc/gofumpt@v0.12.0 && mv $(BIN)/tmp/gofumpt $@
+.PHONY: build
+build: ## Build ./factum
+	@test -x factum || echo 'building factum; the first time this takes some minutes …'
+	@$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o factum ./cmd/factum
+
+.PHONY: openapi
+openapi: ## Write docs/openapi.json and docs/openapi.yaml from the routes
+	@$(GO) run ./cmd/factum openapi --dir docs
+
+# --- what the targets above are made of -------------------------------------------------------------------------------
+
+# On Debian as root the missing packages are installed. Elsewhere factum helps itself to PostgreSQL, and says so if openssl is missing.
+# Debian's postgresql package creates and starts a server of its own unless told not to; Factum wants the programs only. An
+# administrator's own choice in createcluster.conf is left alone.
+.PHONY: setup
+setup: ## Install the Debian packages that are missing (root only); run, demo and test do it by themselves
+	@missing=(); \
+	command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql); \
+	for tool in openssl curl jq; do command -v $$tool >/dev/null || missing+=($$tool); done; \
+	if (($${#missing[@]} == 0)); then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || (($$(id -u) != 0)); then \
+		echo "setup: not installed: $${missing[*]}. On Debian: sudo apt-get install $${missing[*]}" >&2; \
+		echo 'setup: going on; factum downloads a PostgreSQL of its own if there is none' >&2; exit 0; \
+	fi; \
+	echo "setup: installing $${missing[*]} with apt-get …"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	install() { apt-get install -y -q --no-install-recommends -o Dpkg::Use-Pty=0 "$$@" >/dev/null; }; \
+	explain='setup: apt-get failed; install these by hand:'; \
+	apt-get update -q >/dev/null || { echo "$$explain $${missing[*]}" >&2; exit 1; }; \
+	if [[ " $${missing[*]} " == *' postgresql '* ]]; then \
+		install postgresql-common || { echo "$$explain $${missing[*]}" >&2; exit 1; }; \
+		conf=/etc/postgresql-common/createcluster.conf; \
+		grep -qsE '^[[:space:]]*create_main_cluster' $$conf || echo 'create_main_cluster = false # by the Makefile of Factum' >>$$conf; \
+	fi; \
+	install "$${missing[@]}" || { echo "$$explain $${missing[*]}" >&2; exit 1; }
+
+.PHONY: check-format
+check-format: tools
+	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r ls -d 2>/dev/null | xargs -r $(TOOLS)/gofumpt -l); \
+	if [[ -n $$files ]]; then printf 'not formatted; run .bin/gofumpt -w on:\n%s\n' "$$files" >&2; exit 1; fi
+
+.PHONY: check-modules
+check-modules:
+	@$(GO) mod tidy -diff || { echo 'go.mod or go.sum is not tidy; run go mod tidy' >&2; exit 1; }
+
+.PHONY: check-arrows
+check-arrows:
+	@$(GO) test -count=1 -run "^TestArrows" ./cmd/factum
+
+.PHONY: check-openapi
+check-openapi:
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(GO) run ./cmd/factum openapi --dir "$$fresh"; \
+	for name in openapi.json openapi.yaml; do \
+		diff -u docs/$$name "$$fresh/$$name" || { echo "docs/$$name is not what the routes say; run make openapi" >&2; exit 1; }; \
+	done
+
+.PHONY: check-lint
+check-lint: tools
+	@$(TOOLS)/golangci-lint run ./...
+
+# The tools are built by their pinned versions; the first time takes some minutes.
+.PHONY: tools
+tools:
+	@mkdir -p $(TOOLS); export GOBIN=$(TOOLS) GOFLAGS=; \
+	$(TOOLS)/gofumpt --version 2>/dev/null | grep -qF 'v$(GOFUMPT_VERSION) ' || { \
+		echo 'building gofumpt $(GOFUMPT_VERSION) …'; $(GO) install mvdan.cc/gofumpt@v$(GOFUMPT_VERSION); }; \
+	$(TOOLS)/golangci-lint version 2>/dev/null | grep -qF ' $(GOLANGCI_LINT_VERSION) ' || { \
+		echo 'building golangci-lint $(GOLANGCI_LINT_VERSION) (some minutes) …'; \
+		$(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(GOLANGCI_LINT_VERSION); }
+
+.PHONY: clean
+clean: ## Delete what was built and what the demo downloaded; data folders stay
+	@rm -rf factum demo-out .bin
