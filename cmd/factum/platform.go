@@ -226,8 +226,8 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 // finishTenants provisions what a crash left between a tenant's creation and its first use.
 func (p *platform) finishTenants(ctx context.Context) error {
 	head, err := p.store.Tenant(eventstore.PlatformTenant).Head(ctx)
-	if err != nil {
-		return err
+	if err != nil || head == 0 {
+		return err // the first start
 	}
 	if err := p.waiter.Wait(ctx, p.pool, "directory", string(eventstore.PlatformTenant), uint64(head)); err != nil {
 		return fmt.Errorf("the directory does not catch up with the platform's log: %w", err)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"regexp"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,7 +68,13 @@ func (c *Config) validate() error {
 // Runner drives the projections of all tenants. Several runners, in one process or many, may share the databases: a checkpoint moves
 // for one of them only. It is safe for concurrent use.
 type Runner struct {
-	config Config
+	config  Config
+	codec   *seal.Codec
+	queue   *queue
+	metrics *metrics
+
+	mu        sync.Mutex
+	consumers map[eventstore.TenantID][]*consumer
 }
 
 // New checks the configuration. It starts nothing and touches no database.
@@ -78,5 +85,11 @@ func New(c Config) (*Runner, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Runner{config: c}, nil
+	r := &Runner{
+		config: c, codec: &seal.Codec{Registry: c.Codec.Registry, Keys: keys{c.Codec.Keys}}, queue: newQueue(),
+		consumers: map[eventstore.TenantID][]*consumer{},
+	}
+	var err error
+	r.metrics, err = newMetrics(r, c.Registerer)
+	return r, err
 }

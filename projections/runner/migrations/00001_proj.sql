@@ -55,7 +55,7 @@ begin
   if ver is null or exists (
     select 1 from proj.checkpoint b
       left join proj.checkpoint g on g.projection = p and g.generation = green and g.tenant = b.tenant and g.state = 'building'
-     where b.projection = p and b.generation = blue and b.position > coalesce(g.position, -1)) then
+     where b.projection = p and b.generation = blue and b.position > coalesce(g.position, 0)) then
     return null;
   end if;
   update proj.checkpoint set state = 'live' where projection = p and generation = green;

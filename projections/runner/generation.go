@@ -1,0 +1,157 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/factum-platform/factum/eventstore"
+)
+
+// load finds the live generation and the consumer's checkpoint in it, and makes what is missing. Without a pointer, a schema or the
+// root's checkpoint (somebody removed them, or this is the first time) a new generation begins at the start of the log.
+func (c *consumer) load(ctx context.Context) error {
+	pool, err := c.pool(ctx)
+	if err != nil {
+		return err
+	}
+	var at checkpoint
+	parked := map[eventstore.StreamID]bool{}
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		// Several runners may meet a new database at once: they take turns.
+		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended('factum.proj.' || $1, 0))`, c.projection.Name); err != nil {
+			return err
+		}
+		if at.generation, err = c.liveGeneration(ctx, tx); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `insert into proj.checkpoint (projection, generation, tenant, state, version) values ($1, $2, $3, 'live', $4) on conflict do nothing`,
+			c.projection.Name, at.generation, string(c.tenant), c.projection.Version)
+		if err != nil {
+			return err
+		}
+		var last *[16]byte
+		err = tx.QueryRow(ctx, `select position, last_event from proj.checkpoint where projection = $1 and generation = $2 and tenant = $3`,
+			c.projection.Name, at.generation, string(c.tenant)).Scan(&at.position, &last)
+		if err != nil {
+			return err
+		}
+		if last != nil {
+			at.last = *last
+		}
+		rows, err := tx.Query(ctx, `select kind, stream_id from proj.parked where projection = $1 and generation = $2 and tenant = $3`,
+			c.projection.Name, at.generation, string(c.tenant))
+		if err != nil {
+			return err
+		}
+		var s eventstore.StreamID
+		_, err = pgx.ForEachRow(rows, []any{&s.Kind, &s.ID}, func() error { parked[s] = true; return nil })
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("runner: load %s of %s: %w", c.projection.Name, c.tenant, err)
+	}
+	if err := c.stoodHere(ctx, at); err != nil {
+		return err
+	}
+	c.at, c.parked, c.loaded = at, parked, true
+	c.parkedStreams.Store(int64(len(parked)))
+	return nil
+}
+
+// stoodHere checks that the log still holds the checkpoint's last event where it was: a log that was restored from an older backup
+// than its read models would otherwise be continued with rows of facts that are no facts any more.
+func (c *consumer) stoodHere(ctx context.Context, at checkpoint) error {
+	if at.position == 0 {
+		return nil
+	}
+	b, err := c.runner.config.Store.Tenant(c.tenant).Page(ctx, at.position-1, 1)
+	if err != nil {
+		return fmt.Errorf("runner: read the log of %s: %w", c.tenant, err)
+	}
+	if len(b.Events) == 1 && b.Events[0].Position == at.position && b.Events[0].ID == at.last {
+		return nil
+	}
+	c.at = at
+	return &haltError{fmt.Sprintf(
+		"%s stands at position %d, event %s, which the log of %s does not hold: the log was restored from an older backup than its read models; delete the projection's rows in proj.checkpoint and proj.live and start again to rebuild it",
+		c.projection.Name, at.position, at.last, c.tenant)}
+}
+
+// liveGeneration returns the generation that queries read. It makes a new one when there is none that is whole.
+func (c *consumer) liveGeneration(ctx context.Context, tx pgx.Tx) (int, error) {
+	p := c.projection
+	var generation, version int
+	err := tx.QueryRow(ctx, `select generation, version from proj.live where projection = $1`, p.Name).Scan(&generation, &version)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return c.newGeneration(ctx, tx)
+	case err != nil:
+		return 0, err
+	case version != p.Version:
+		return 0, &haltError{fmt.Sprintf("the live generation of %s has version %d, this binary writes version %d", p.Name, version, p.Version)}
+	case p.Effects:
+		return generation, nil
+	}
+	var whole bool
+	err = tx.QueryRow(ctx, `select to_regnamespace($1) is not null and exists
+		(select from proj.checkpoint where projection = $2 and generation = $3 and tenant = $4)`,
+		fmt.Sprintf("%s_g%d", p.Name, generation), p.Name, generation, string(p.root(c.tenant))).Scan(&whole)
+	if err != nil || whole {
+		return generation, err
+	}
+	return c.newGeneration(ctx, tx)
+}
+
+// newGeneration makes an empty generation the live one and drops what is left of earlier ones. Its number was never used before.
+func (c *consumer) newGeneration(ctx context.Context, tx pgx.Tx) (int, error) {
+	p := c.projection
+	rows, err := tx.Query(ctx, `select nspname::text from pg_namespace where nspname ~ ('^' || $1 || '_g[0-9]+$')`, p.Name)
+	if err != nil {
+		return 0, err
+	}
+	old, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return 0, err
+	}
+	var generation int
+	if err := tx.QueryRow(ctx, `select coalesce(max(generation), 0) from proj.checkpoint where projection = $1`, p.Name).Scan(&generation); err != nil {
+		return 0, err
+	}
+	for _, schema := range old {
+		n, err := strconv.Atoi(strings.TrimPrefix(schema, p.Name+"_g"))
+		if err != nil {
+			return 0, fmt.Errorf("schema %s: %w", schema, err)
+		}
+		generation = max(generation, n)
+		if _, err := tx.Exec(ctx, `drop schema `+schema+` cascade`); err != nil {
+			return 0, err
+		}
+	}
+	generation++
+	for _, table := range []string{"parked", "checkpoint"} { // of generations whose rows are gone
+		if _, err := tx.Exec(ctx, `delete from proj.`+table+` where projection = $1`, p.Name); err != nil {
+			return 0, err
+		}
+	}
+	if !p.Effects {
+		schema := fmt.Sprintf("%s_g%d", p.Name, generation)
+		// One simple query: DDL is a script. Its names are found by the search path, which ends with the transaction.
+		_, err := tx.Exec(ctx, `create schema `+schema+`; set local search_path = `+schema+`; `+p.DDL+`; `+p.Indexes+`; reset search_path`)
+		if err != nil {
+			return 0, fmt.Errorf("create %s: %w", schema, err)
+		}
+	}
+	_, err = tx.Exec(ctx, `insert into proj.live as l (projection, generation, version) values ($1, $2, $3)
+		on conflict (projection) do update set generation = excluded.generation, version = excluded.version, epoch = l.epoch + 1`, p.Name, generation, p.Version)
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.Exec(ctx, `insert into proj.checkpoint (projection, generation, tenant, state, version) values ($1, $2, $3, 'live', $4) on conflict do nothing`,
+		p.Name, generation, string(p.root(c.tenant)), p.Version)
+	return generation, err
+}
