@@ -62,7 +62,6 @@ type (
 
 var (
 	tenantForm = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
-	typeForm   = regexp.MustCompile(`^[a-z0-9._]{1,128}$`)
 	kindForm   = regexp.MustCompile(`^[a-z]{1,64}$`)
 )
 

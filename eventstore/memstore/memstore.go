@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -86,7 +87,7 @@ func (l *log) ready(ctx context.Context) error {
 		return eventstore.ErrClosed
 	}
 	if err := l.tenant.Validate(); err != nil {
-		return err
+		return &eventstore.InvalidError{Reason: strings.TrimPrefix(err.Error(), "eventstore: ")}
 	}
 	return ctx.Err()
 }
@@ -221,6 +222,10 @@ func (l *log) version(s eventstore.StreamID) eventstore.Version {
 
 func (l *log) ReadStream(ctx context.Context, s eventstore.StreamID, from eventstore.Version) iter.Seq2[eventstore.Recorded, error] {
 	return func(yield func(eventstore.Recorded, error) bool) {
+		if err := s.Validate(); err != nil {
+			yield(eventstore.Recorded{}, &eventstore.InvalidError{Reason: strings.TrimPrefix(err.Error(), "eventstore: ")})
+			return
+		}
 		next := int(max(from, 1)) - 1
 		for {
 			if err := l.ready(ctx); err != nil {
@@ -253,7 +258,7 @@ func (l *log) Page(ctx context.Context, after eventstore.Position, limit int) (e
 		return eventstore.Batch{}, err
 	}
 	if limit < 1 || limit > eventstore.MaxPageEvents {
-		return eventstore.Batch{}, fmt.Errorf("memstore: page of %d events: want 1 to %d", limit, eventstore.MaxPageEvents)
+		return eventstore.Batch{}, &eventstore.InvalidError{Reason: fmt.Sprintf("a page holds 1 to %d events, not %d", eventstore.MaxPageEvents, limit)}
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()

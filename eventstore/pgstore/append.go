@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,17 +26,21 @@ const (
 	claimed           // a claim is taken
 	duplicate         // an event id is in the log already
 	undone            // nothing was written and nothing is wrong with the append
+	malformed         // the server cannot store it
 )
 
 // meanings maps SQLSTATE codes, and for unique violations constraint names, to what they mean. This is the one place.
 var meanings = map[string]meaning{
-	"ES001":                       conflict,
-	"ES002":                       claimed,
+	"ES001 events_stream_version": conflict,
+	"ES002 claims_pkey":           claimed,
 	"23505 events_id":             duplicate,
 	"23505 events_stream_version": conflict,
-	"40001":                       undone, // serialization failure
-	"40P01":                       undone, // deadlock
-	"55P03":                       undone, // lock timeout
+	"40001":                       undone,    // serialization failure
+	"40P01":                       undone,    // deadlock
+	"55P03":                       undone,    // lock timeout
+	"22P02":                       malformed, // JSON that Go accepts and PostgreSQL does not
+	"22021":                       malformed, // text that is not UTF-8
+	"54001":                       malformed, // JSON nested too deeply
 }
 
 func meaningOf(err error) meaning {
@@ -75,6 +80,8 @@ func (l *log) Append(ctx context.Context, writes ...eventstore.Write) ([]eventst
 			if try < lockRetries && ctx.Err() == nil {
 				continue
 			}
+		case malformed:
+			return nil, &eventstore.InvalidError{Reason: "PostgreSQL cannot store an event of the append: its JSON is nested too deeply or malformed"}
 		case ambiguous:
 		}
 		return nil, fmt.Errorf("pgstore: append to tenant %s: %w", l.tenant, err)
@@ -104,11 +111,12 @@ func (l *log) append(ctx context.Context, pool *pgxpool.Pool, args []any, writes
 // arguments lays the writes out as the arrays of es.append.
 func arguments(writes []eventstore.Write) ([]any, error) {
 	var (
-		wKind, wID, eType, eData, eMeta, cScope, cKey []string
-		wExpected                                     []int64
-		wCount, eWrite, eOrd, eSchema, cWrite         []int32
-		eID                                           [][16]byte
-		cGive                                         []bool
+		wKind, wID, eType, eData, eMeta, cScope []string
+		wExpected                               []int64
+		wCount, eWrite, eOrd, eSchema, cWrite   []int32
+		eID                                     [][16]byte
+		cKey                                    [][]byte
+		cGive                                   []bool
 	)
 	for i, w := range writes {
 		expected := int64(-1)
@@ -120,6 +128,7 @@ func arguments(writes []eventstore.Write) ([]any, error) {
 		wKind, wID = append(wKind, w.Stream.Kind), append(wID, w.Stream.ID)
 		wExpected, wCount = append(wExpected, expected), append(wCount, int32(len(w.Events)))
 		for j, e := range w.Events {
+			e.Meta.At = e.Meta.At.UTC().Round(0)
 			meta, err := json.Marshal(e.Meta)
 			if err != nil {
 				return nil, fmt.Errorf("pgstore: write the metadata of %s: %w", e.Type, err)
@@ -130,11 +139,11 @@ func arguments(writes []eventstore.Write) ([]any, error) {
 		}
 		for _, c := range w.Claims {
 			cWrite, cScope = append(cWrite, int32(i+1)), append(cScope, c.Scope)
-			cKey, cGive = append(cKey, c.Key), append(cGive, c.Give)
+			cKey, cGive = append(cKey, []byte(c.Key)), append(cGive, c.Give)
 		}
 	}
 	if cWrite == nil {
-		cWrite, cScope, cKey, cGive = []int32{}, []string{}, []string{}, []bool{} // null would be no array
+		cWrite, cScope, cKey, cGive = []int32{}, []string{}, [][]byte{}, []bool{} // null would be no array
 	}
 	return []any{wKind, wID, wExpected, wCount, eWrite, eOrd, eID, eType, eSchema, eData, eMeta, cWrite, cScope, cKey, cGive}, nil
 }
@@ -144,29 +153,41 @@ func (l *log) explain(ctx context.Context, pool *pgxpool.Pool, writes []eventsto
 	if out, err := l.replayed(ctx, pool, writes); out != nil || err != nil {
 		return out, err
 	}
+	refused, err := refusedPart(cause)
+	if err != nil {
+		return nil, err
+	}
 	if meaningOf(cause) == claimed {
-		_, detail := sqlState(cause)
 		for _, w := range writes {
-			for _, c := range w.Claims {
-				if !c.Give && c.Scope+" "+c.Key == detail {
-					return nil, &eventstore.ClaimError{Claim: c}
-				}
+			if refused < len(w.Claims) {
+				return nil, &eventstore.ClaimError{Claim: w.Claims[refused]}
 			}
-		}
-		return nil, fmt.Errorf("pgstore: a claim that was not made is taken: %w", cause)
-	}
-	for _, w := range writes {
-		var version int64
-		err := pool.QueryRow(ctx, `select s.version from es.streams s where s.kind = $1 and s.id = $2`, w.Stream.Kind, w.Stream.ID).Scan(&version)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return nil, fmt.Errorf("pgstore: read the version of %s: %w", w.Stream, err)
-		}
-		if !w.Expected.Allows(eventstore.Version(version)) {
-			return nil, &eventstore.ConflictError{Stream: w.Stream, Expected: w.Expected, Actual: eventstore.Version(version)}
+			refused -= len(w.Claims)
 		}
 	}
-	// The other append was faster and another undid what stood in the way. Nothing was written; the caller decides again.
-	return nil, &eventstore.ConflictError{Stream: writes[0].Stream, Expected: writes[0].Expected}
+	if meaningOf(cause) != conflict || refused >= len(writes) {
+		return nil, fmt.Errorf("pgstore: append to tenant %s: refused for no reason that can be found: %w", l.tenant, cause)
+	}
+	w := writes[refused]
+	var version int64
+	err = pool.QueryRow(ctx, `select s.version from es.streams s where s.kind = $1 and s.id = $2`, w.Stream.Kind, w.Stream.ID).Scan(&version)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("pgstore: read the version of %s: %w", w.Stream, err)
+	}
+	return nil, &eventstore.ConflictError{Stream: w.Stream, Expected: w.Expected, Actual: eventstore.Version(version)}
+}
+
+// refusedPart is the index of the write or claim that the server refused.
+func refusedPart(cause error) (int, error) {
+	var pg *pgconn.PgError
+	if !errors.As(cause, &pg) {
+		return 0, cause
+	}
+	n, err := strconv.Atoi(pg.Detail)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("pgstore: the server refused an append and did not say which part: %w", cause)
+	}
+	return n - 1, nil
 }
 
 // replayed answers an append whose event ids are in the log already: nil when none is.
@@ -177,7 +198,7 @@ func (l *log) replayed(ctx context.Context, pool *pgxpool.Pool, writes []eventst
 			ids = append(ids, e.ID)
 		}
 	}
-	old, err := l.query(ctx, pool, `select `+columns+` from es.events e where e.event_id = any($1)`, ids)
+	old, _, err := l.query(ctx, pool, `select `+columns+`, 0::bigint from es.events e where e.event_id = any($1)`, ids)
 	if err != nil || len(old) == 0 {
 		return nil, err
 	}

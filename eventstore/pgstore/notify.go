@@ -101,7 +101,7 @@ func (n *notifier) receive(ctx context.Context) {
 		if heard {
 			delay = 100 * time.Millisecond
 		}
-		if !wait(ctx, delay/2+rand.N(delay/2)) { //nolint:gosec // jitter is no secret
+		if !wait(ctx, delay/2+rand.N(delay/2)) {
 			return
 		}
 		delay = min(2*delay, 5*time.Second)

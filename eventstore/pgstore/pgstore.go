@@ -8,8 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
+	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -98,25 +101,67 @@ func (l *log) pool(ctx context.Context) (*pgxpool.Pool, error) {
 		return nil, eventstore.ErrClosed
 	}
 	if err := l.tenant.Validate(); err != nil {
-		return nil, &eventstore.InvalidError{Reason: strings.TrimPrefix(err.Error(), "eventstore: ")}
+		return nil, invalid(err)
 	}
-	return l.store.databases.Pool(ctx, string(l.tenant))
+	pool, err := l.store.databases.Pool(ctx, string(l.tenant))
+	if err != nil {
+		err = fmt.Errorf("pgstore: the database of tenant %s: %w", l.tenant, err)
+		if !connectionTrouble(err) {
+			err = &unplacedError{err}
+		}
+	}
+	return pool, err
+}
+
+// unplacedError says that a tenant has no database, as far as anybody knows.
+type unplacedError struct{ error }
+
+// Unwrap makes the cause visible to errors.Is and errors.As.
+func (e *unplacedError) Unwrap() error { return e.error }
+
+// connectionTrouble tells whether err is about reaching a server rather than about what it answered.
+func connectionTrouble(err error) bool {
+	var connect *pgconn.ConnectError
+	var network net.Error
+	var pg *pgconn.PgError
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.As(err, &pg) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 const columns = `e.pos, e.kind, e.id, e.version, e.event_id, e.type, e.schema, e.data::text, e.meta::text, e.recorded_at`
 
-// streamPage is how many events ReadStream fetches at a time.
-const streamPage = 500
+const (
+	// streamPage is how many events ReadStream and Follow fetch at a time.
+	streamPage = 500
+	// pageBytes bounds the data that a page holds in memory, except for its last event.
+	pageBytes = 16 << 20
+)
+
+// The last column of both says, of the same snapshot, where the log or the stream ends.
+const (
+	pageSQL = `select ` + columns + `, (select h.pos from es.head h) from (
+		select e.*, sum(octet_length(e.data::text)) over (order by e.pos rows unbounded preceding) - octet_length(e.data::text) as before
+		  from es.events e where e.pos > $1 order by e.pos limit $2) e
+		where e.before < $3 order by e.pos`
+	streamSQL = `select ` + columns + `, (select s.version from es.streams s where s.kind = $4 and s.id = $5) from (
+		select e.*, sum(octet_length(e.data::text)) over (order by e.version rows unbounded preceding) - octet_length(e.data::text) as before
+		  from es.events e where e.kind = $4 and e.id = $5 and e.version >= $1 order by e.version limit $2) e
+		where e.before < $3 order by e.version`
+)
 
 // ReadStream implements [eventstore.Log]. It reads page by page, so that a slow consumer holds no connection.
 func (l *log) ReadStream(ctx context.Context, s eventstore.StreamID, from eventstore.Version) iter.Seq2[eventstore.Recorded, error] {
 	return func(yield func(eventstore.Recorded, error) bool) {
+		if err := s.Validate(); err != nil {
+			yield(eventstore.Recorded{}, invalid(err))
+			return
+		}
 		for {
 			pool, err := l.pool(ctx)
 			var page []eventstore.Recorded
+			var end uint64
 			if err == nil {
-				page, err = l.query(ctx, pool, `select `+columns+` from es.events e
-					where e.kind = $1 and e.id = $2 and e.version >= $3 order by e.version limit $4`, s.Kind, s.ID, int64(from), streamPage)
+				page, end, err = l.query(ctx, pool, streamSQL, int64(from), streamPage, pageBytes, s.Kind, s.ID)
 			}
 			if err != nil {
 				yield(eventstore.Recorded{}, err)
@@ -128,7 +173,7 @@ func (l *log) ReadStream(ctx context.Context, s eventstore.StreamID, from events
 				}
 				from = rec.Version + 1
 			}
-			if len(page) < streamPage {
+			if len(page) == 0 || uint64(from) > end {
 				return
 			}
 		}
@@ -144,15 +189,15 @@ func (l *log) Page(ctx context.Context, after eventstore.Position, limit int) (e
 	if err != nil {
 		return eventstore.Batch{}, err
 	}
-	events, err := l.query(ctx, pool, `select `+columns+` from es.events e where e.pos > $1 order by e.pos limit $2`, int64(after), limit)
+	events, head, err := l.query(ctx, pool, pageSQL, int64(after), limit, pageBytes)
 	if err != nil {
 		return eventstore.Batch{}, err
 	}
-	b := eventstore.Batch{Events: events, Through: after, Live: len(events) < limit}
-	if len(events) > 0 {
-		b.Through = events[len(events)-1].Position
+	if len(events) == 0 {
+		return eventstore.Batch{Through: after, Live: true}, nil
 	}
-	return b, nil
+	through := events[len(events)-1].Position
+	return eventstore.Batch{Events: events, Through: through, Live: uint64(through) >= head}, nil
 }
 
 // Follow implements [eventstore.Log].
@@ -162,11 +207,30 @@ func (l *log) Follow(ctx context.Context, after eventstore.Position) iter.Seq2[e
 		Page: func(ctx context.Context, after eventstore.Position) (eventstore.Batch, error) {
 			return l.Page(ctx, after, streamPage)
 		},
-		Transient: func(err error) bool {
-			var invalid *eventstore.InvalidError
-			return !errors.As(err, &invalid)
-		},
+		Transient: func(err error) bool { return !terminal(err) },
 	}.Follow(ctx, after)
+}
+
+// terminalClasses are the classes of SQLSTATE that waiting does not cure.
+var terminalClasses = []string{
+	"22", // malformed data
+	"28", // wrong password
+	"3D", // no such database
+	"42", // no such table, no permission
+}
+
+// terminal tells whether reading again is pointless.
+func terminal(err error) bool {
+	var malformed *eventstore.InvalidError
+	if errors.As(err, &malformed) {
+		return true
+	}
+	var unknown *unplacedError
+	if errors.As(err, &unknown) {
+		return true
+	}
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && len(pg.Code) == 5 && slices.Contains(terminalClasses, pg.Code[:2])
 }
 
 // Head implements [eventstore.Log].
@@ -182,15 +246,16 @@ func (l *log) Head(ctx context.Context) (eventstore.Position, error) {
 	return eventstore.Position(pos), nil
 }
 
-func (l *log) query(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) ([]eventstore.Recorded, error) {
+// query reads events and, from the last column of any row, where they end.
+func (l *log) query(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) (events []eventstore.Recorded, end uint64, err error) {
 	rows, err := pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, fmt.Errorf("pgstore: read the log of tenant %s: %w", l.tenant, err)
+		return nil, 0, fmt.Errorf("pgstore: read the log of tenant %s: %w", l.tenant, err)
 	}
-	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (eventstore.Recorded, error) {
+	events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (eventstore.Recorded, error) {
 		rec := eventstore.Recorded{Tenant: l.tenant}
 		var data, meta string
-		err := row.Scan(&rec.Position, &rec.Stream.Kind, &rec.Stream.ID, &rec.Version, &rec.ID, &rec.Type, &rec.Schema, &data, &meta, &rec.Recorded)
+		err := row.Scan(&rec.Position, &rec.Stream.Kind, &rec.Stream.ID, &rec.Version, &rec.ID, &rec.Type, &rec.Schema, &data, &meta, &rec.Recorded, &end)
 		if err != nil {
 			return rec, err
 		}
@@ -198,16 +263,11 @@ func (l *log) query(ctx context.Context, pool *pgxpool.Pool, sql string, args ..
 		return rec, json.Unmarshal([]byte(meta), &rec.Meta)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("pgstore: read the log of tenant %s: %w", l.tenant, err)
+		return nil, 0, fmt.Errorf("pgstore: read the log of tenant %s: %w", l.tenant, err)
 	}
-	return events, nil
+	return events, end, nil
 }
 
-// sqlState is PostgreSQL's code of an error, "" for other errors.
-func sqlState(err error) (code, detail string) {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code, pg.Detail
-	}
-	return "", ""
+func invalid(err error) error {
+	return &eventstore.InvalidError{Reason: strings.TrimPrefix(err.Error(), "eventstore: ")}
 }

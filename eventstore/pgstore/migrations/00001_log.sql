@@ -33,7 +33,7 @@ create table es.events (
 
 create table es.claims (
   scope text not null,
-  key text not null,
+  key bytea not null,
   kind text not null,
   id text not null,
   constraint claims_pkey primary key (scope, key)
@@ -49,12 +49,13 @@ create trigger append_only before update or delete or truncate on es.events for 
 
 -- One append: all writes or none. It must run as a statement of its own, never inside a wider transaction, because the last lock
 -- that it takes is the counter's. w_expected: 0 no stream, -1 any existing version, else that version. The arrays e_* hold the
--- events in order, e_write the write (from 1) and e_ord the place in it (from 1); c_* hold the claims, c_give releases.
+-- events in order, e_write the write (from 1) and e_ord the place in it (from 1); c_* hold the claims, c_give releases. A refusal's
+-- detail is the number, from 1, of the write (ES001) or of the claim (ES002).
 -- +goose StatementBegin
 create function es.append(
   w_kind text[], w_id text[], w_expected bigint[], w_count integer[],
   e_write integer[], e_ord integer[], e_id uuid[], e_type text[], e_schema integer[], e_data text[], e_meta text[],
-  c_write integer[], c_scope text[], c_key text[], c_give boolean[]
+  c_write integer[], c_scope text[], c_key bytea[], c_give boolean[]
 ) returns table (o_write integer, o_version bigint, o_pos bigint) language plpgsql as $$
 declare
   n integer := cardinality(e_id);
@@ -65,7 +66,7 @@ declare
   c record;
 begin
   -- Streams and claims are locked in one order by everybody, so that two appends cannot wait for each other.
-  for w in select u.o::integer from unnest(w_kind, w_id) with ordinality u(k, i, o) order by u.k, u.i loop
+  for w in select u.o::integer from unnest(w_kind, w_id) with ordinality u(k, i, o) order by u.k collate "C", u.i collate "C" loop
     v := null;
     if w_expected[w] = 0 then
       insert into es.streams as s values (w_kind[w], w_id[w], w_count[w]) on conflict do nothing returning s.version into v;
@@ -76,18 +77,22 @@ begin
         where s.kind = w_kind[w] and s.id = w_id[w] and s.version = w_expected[w] returning s.version into v;
     end if;
     if v is null then
-      raise exception 'conflict' using errcode = 'ES001', detail = w::text;
+      raise exception 'conflict' using errcode = 'ES001', constraint = 'events_stream_version', detail = w::text;
     end if;
     versions[w] := v;
   end loop;
   if cardinality(c_write) > 0 then
-    for c in select u.* from unnest(c_write, c_scope, c_key, c_give) u(write, scope, key, give) order by not u.give, u.scope, u.key loop
+    -- A value that is given and taken in one append passes from one stream to the other.
+    for c in select u.* from unnest(c_write, c_scope, c_key, c_give) with ordinality u(write, scope, key, give, o)
+             order by u.scope collate "C", u.key, not u.give loop
       if c.give then
         delete from es.claims x where x.scope = c.scope and x.key = c.key and x.kind = w_kind[c.write] and x.id = w_id[c.write];
       else
-        insert into es.claims values (c.scope, c.key, w_kind[c.write], w_id[c.write]) on conflict do nothing;
+        -- The update changes nothing: it finds out, under the row's lock, whether the claim is this stream's own already.
+        insert into es.claims as x values (c.scope, c.key, w_kind[c.write], w_id[c.write])
+          on conflict on constraint claims_pkey do update set kind = excluded.kind where x.kind = excluded.kind and x.id = excluded.id;
         if not found then
-          raise exception 'claimed' using errcode = 'ES002', detail = c.scope || ' ' || c.key;
+          raise exception 'claimed' using errcode = 'ES002', constraint = 'claims_pkey', detail = c.o::text;
         end if;
       end if;
     end loop;
@@ -105,7 +110,7 @@ grant usage on schema es to factum_app, factum_tenant;
 grant select, insert on es.events to factum_app, factum_tenant;
 grant select, insert, update on es.streams to factum_app, factum_tenant;
 grant select, update on es.head to factum_app, factum_tenant;
-grant select, insert, delete on es.claims to factum_app, factum_tenant;
+grant select, insert, update, delete on es.claims to factum_app, factum_tenant;
 
 -- +goose Down
 drop schema es cascade;

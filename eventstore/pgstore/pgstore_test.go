@@ -1,0 +1,326 @@
+package pgstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/eventstore/memstore"
+	"github.com/factum-platform/factum/eventstore/pgstore"
+	"github.com/factum-platform/factum/eventstore/storetest"
+	"github.com/factum-platform/factum/infra/postgres"
+	"github.com/factum-platform/factum/infra/postgres/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var errUnknown = errors.New("no such tenant")
+
+// databases gives each of the tenants alpha and beta a fresh database when it is first asked for.
+type databases struct {
+	t     *testing.T
+	role  string // the group role that the application's connections take
+	set   fs.FS
+	conns int32
+
+	mu    sync.Mutex
+	pools map[string]*pgxpool.Pool
+}
+
+func newDatabases(t *testing.T) *databases {
+	return &databases{t: t, role: "factum_tenant", set: pgstore.Migrations(), conns: 16, pools: map[string]*pgxpool.Pool{}}
+}
+
+func (d *databases) Pool(_ context.Context, tenant string) (*pgxpool.Pool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if pool, ok := d.pools[tenant]; ok {
+		return pool, nil
+	}
+	if tenant != "alpha" && tenant != "beta" {
+		return nil, errUnknown
+	}
+	dsn := pgtest.Database(d.t, postgres.Migrations{Name: "es", FS: d.set})
+	pool, err := postgres.Open(d.t.Context(), dsn+"&role="+d.role, d.conns)
+	if !strings.Contains(dsn, "?") {
+		d.t.Fatal("the DSN has no parameters to add one to")
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.t.Cleanup(pool.Close)
+	d.pools[tenant] = pool
+	return pool, nil
+}
+
+// admin is a superuser's pool to alpha's database.
+func (d *databases) admin() *pgxpool.Pool {
+	d.t.Helper()
+	app, err := d.Pool(d.t.Context(), "alpha")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	config := app.Config()
+	delete(config.ConnConfig.RuntimeParams, "role")
+	pool, err := pgxpool.NewWithConfig(d.t.Context(), config)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(pool.Close)
+	return pool
+}
+
+func (d *databases) open(notify *pgxpool.Pool) *pgstore.Store {
+	d.t.Helper()
+	s, err := pgstore.Open(d.t.Context(), pgstore.Config{Databases: d, Notify: notify})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			d.t.Error(err)
+		}
+	})
+	return s
+}
+
+func must(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func one(id, stream string, expected eventstore.Expected) eventstore.Write {
+	return eventstore.Write{Stream: eventstore.StreamID{Kind: "doc", ID: stream}, Expected: expected, Events: []eventstore.Proposed{
+		{ID: eventstore.NewEventID("alpha", "tester", id, 0), Type: "thing.happened", Schema: 1, Data: []byte(`{}`)},
+	}}
+}
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) eventstore.Store { return newDatabases(t).open(nil) })
+}
+
+func TestModel(t *testing.T) {
+	model := memstore.New()
+	defer model.Close() //nolint:errcheck // a model has nothing to lose
+	storetest.RunModel(t, model, newDatabases(t).open(nil))
+}
+
+// disturb makes commits slow after the position was drawn, undoes one append in fifty and cuts connections, until the test ends.
+// Production SQL is unchanged: a deferred constraint trigger runs between the statement and its commit.
+func disturb(t *testing.T, d *databases) {
+	admin := d.admin()
+	must(t, admin, `create function public.disturb() returns trigger language plpgsql as $$
+		begin
+			perform pg_sleep(random() * 0.004);
+			if random() < 0.02 then raise exception 'undone by the test'; end if;
+			return null;
+		end $$`)
+	must(t, admin, `create constraint trigger disturb after insert on es.events deferrable initially deferred for each row execute function public.disturb()`)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(150 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			_, err := admin.Exec(ctx, `select pg_terminate_backend(pid) from (select pid from pg_stat_activity
+				where datname = current_database() and pid <> pg_backend_pid() order by random() limit 1) victim`)
+			if err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+const tortureTime = 5 * time.Second
+
+func TestTorture(t *testing.T) {
+	d := newDatabases(t)
+	d.conns = 24
+	disturb(t, d)
+	done, err := storetest.Torture{Store: d.open(nil), Writers: 16, Readers: 4, Duration: tortureTime}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", done)
+	if done.Events < 500 || done.Failures < 10 {
+		t.Errorf("%+v: hardly a torture", done)
+	}
+}
+
+// TestTortureCatchesASequence proves that the torture test can fail: it must, once positions are drawn from a sequence.
+func TestTortureCatchesASequence(t *testing.T) {
+	const file, drawn = "00001_log.sql", "update es.head set pos = pos + n returning pos into p;"
+	built, err := fs.ReadFile(pgstore.Migrations(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(built), drawn); n != 1 {
+		t.Fatalf("the migration draws the position %d times in the expected words; want 1", n)
+	}
+	changed := strings.Replace(string(built), drawn, "p := nextval('es.torture');", 1)
+	changed = strings.Replace(changed, "create schema es;", // room for an append's events between two numbers
+		"create schema es; create sequence es.torture increment by 1000 start with 1000; grant usage on sequence es.torture to factum_tenant;", 1)
+	d := newDatabases(t)
+	d.conns, d.set = 24, fstest.MapFS{file: {Data: []byte(changed)}}
+	disturb(t, d)
+	done, err := storetest.Torture{Store: d.open(nil), Writers: 16, Readers: 4, Duration: tortureTime / 2}.Run(t.Context())
+	t.Logf("%+v", done)
+	var skipped *storetest.SkippedError
+	if !errors.As(err, &skipped) {
+		t.Fatalf("with positions from a sequence the torture test found %v; want skipped events", err)
+	}
+	t.Log(skipped)
+}
+
+func TestTheLogIsAppendOnly(t *testing.T) {
+	for _, role := range []string{"factum_app", "factum_tenant", "postgres"} {
+		d := newDatabases(t)
+		d.role = role
+		if role == "postgres" { // not even the owner, by mistake
+			d.role = "none"
+		}
+		s := d.open(nil)
+		if _, err := s.Tenant("alpha").Append(t.Context(), one("1", "a", eventstore.NoStream())); err != nil {
+			t.Fatalf("as %s: %v", role, err)
+		}
+		pool, err := d.Pool(t.Context(), "alpha")
+		if err != nil {
+			t.Fatal(err)
+		}
+		statements := []string{`update es.events set type = 'x'`, `delete from es.events`, `truncate es.events`}
+		if role != "postgres" {
+			statements = append(statements, `drop trigger append_only on es.events`, `alter table es.events disable trigger all`,
+				`create or replace function es.refuse() returns trigger language plpgsql as 'begin return null; end'`,
+				`set session_replication_role = replica`, `delete from es.streams`, `truncate es.head`, `drop schema es cascade`, `create table es.x ()`)
+		}
+		for _, sql := range statements {
+			_, err := pool.Exec(t.Context(), sql)
+			var refused *pgconn.PgError
+			if !errors.As(err, &refused) || refused.Code != "42501" {
+				t.Errorf("as %s: %s: %v; want error 42501", role, sql, err)
+			}
+		}
+	}
+}
+
+// An append whose connection breaks between its statement and the answer is not known to be written; repeating it is safe.
+func TestAppendWhoseConnectionBreaks(t *testing.T) {
+	d := newDatabases(t)
+	l, admin := d.open(nil).Tenant("alpha"), d.admin()
+	must(t, admin, `create function public.slow() returns trigger language plpgsql as $$ begin perform pg_sleep(20); return null; end $$`)
+	must(t, admin, `create constraint trigger slow after insert on es.events deferrable initially deferred for each row execute function public.slow()`)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := l.Append(t.Context(), one("1", "a", eventstore.NoStream()))
+		failed <- err
+	}()
+	killed := false
+	for !killed {
+		err := admin.QueryRow(t.Context(), `select coalesce(bool_or(pg_terminate_backend(pid)), false) from pg_stat_activity
+			where datname = current_database() and wait_event = 'PgSleep'`).Scan(&killed)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := <-failed
+	var conflict *eventstore.ConflictError
+	if err == nil || errors.As(err, &conflict) {
+		t.Fatalf("the broken append answered %v", err)
+	}
+	must(t, admin, `drop trigger slow on es.events`)
+	for _, replayed := range []bool{false, true} {
+		out, err := l.Append(t.Context(), one("1", "a", eventstore.NoStream()))
+		if err != nil || out[0].Replayed != replayed || out[0].Position != 1 {
+			t.Fatalf("repeated: %+v, %v; want replayed %v", out, err, replayed)
+		}
+	}
+}
+
+func TestFollowReconnects(t *testing.T) {
+	d := newDatabases(t)
+	s, admin := d.open(nil), d.admin()
+	l := s.Tenant("alpha")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	const rounds = 3
+	seen := 0
+	for b, err := range l.Follow(ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen += len(b.Events)
+		if seen == rounds {
+			break
+		}
+		must(t, admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
+		if !b.Live {
+			t.Errorf("after %d events: not live", seen)
+		}
+		// By another way than the store's pool, whose connections are dead; no bell rings.
+		must(t, admin, `select es.append(array['doc'], array[$1], array[0], array[1], array[1], array[1], array[gen_random_uuid()], array['x'], array[1],
+			array['{}'], array['{}'], '{}', '{}', '{}', '{}')`, fmt.Sprint(seen))
+	}
+	if seen != rounds {
+		t.Errorf("%d events came; want %d", seen, rounds)
+	}
+}
+
+func TestFollowEndsWithoutADatabase(t *testing.T) {
+	d := newDatabases(t)
+	s := d.open(nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var last error
+	for _, err := range s.Tenant("gamma").Follow(ctx, 0) {
+		last = err
+	}
+	if !errors.Is(last, errUnknown) {
+		t.Errorf("an unknown tenant: %v", last)
+	}
+	must(t, d.admin(), `drop schema es cascade`)
+	for _, err := range s.Tenant("alpha").Follow(ctx, 0) {
+		last = err
+	}
+	var pg *pgconn.PgError
+	if !errors.As(last, &pg) || pg.Code != "42P01" {
+		t.Errorf("a database without a log: %v", last)
+	}
+}
+
+func TestOpenNeedsDatabases(t *testing.T) {
+	if _, err := pgstore.Open(t.Context(), pgstore.Config{}); err == nil || !strings.HasPrefix(err.Error(), "pgstore: ") {
+		t.Errorf("opened without databases: %v", err)
+	}
+}
+
+func TestDeeplyNestedJSONIsRefused(t *testing.T) {
+	w := one("1", "a", eventstore.NoStream())
+	w.Events[0].Data = []byte(strings.Repeat("[", 9_999) + strings.Repeat("]", 9_999))
+	_, err := newDatabases(t).open(nil).Tenant("alpha").Append(t.Context(), w)
+	var invalid *eventstore.InvalidError
+	if err != nil && !errors.As(err, &invalid) {
+		t.Errorf("got %v; want success or an InvalidError", err)
+	}
+}

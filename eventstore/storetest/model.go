@@ -1,0 +1,169 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/factum-platform/factum/eventstore"
+)
+
+var runs atomic.Uint64
+
+// RunModel does random appends, claims, repetitions and reads to both stores and wants the same answers, errors and logs, positions
+// included. Both must be gap-free, able to do multi-stream appends and claims, and empty.
+func RunModel(t *testing.T, model, engine eventstore.Store) {
+	t.Helper()
+	rapid.Check(t, func(t *rapid.T) {
+		m := machine{ctx: context.Background(), run: runs.Add(1), model: model.Tenant(alpha), engine: engine.Tenant(alpha)}
+		head, err := m.model.Head(m.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.start = head // stores are shared by all runs; names of streams and claims are the run's own
+		t.Repeat(map[string]func(*rapid.T){
+			"append": m.append, "repeat": m.repeat, "reuse": m.reuse, "read": m.read, "page": m.page,
+		})
+		m.compareLogs(t)
+	})
+}
+
+type machine struct {
+	ctx           context.Context
+	run           uint64
+	start         eventstore.Position
+	model, engine eventstore.Log
+	past          [][]eventstore.Write
+}
+
+func (m *machine) stream(t *rapid.T) eventstore.StreamID {
+	return eventstore.StreamID{
+		Kind: rapid.SampledFrom([]string{"doc", "file"}).Draw(t, "kind"),
+		ID:   fmt.Sprintf("%d %s", m.run, rapid.SampledFrom([]string{"a", "B", "ä"}).Draw(t, "id")),
+	}
+}
+
+func (m *machine) append(t *rapid.T) {
+	var writes []eventstore.Write
+	for range rapid.IntRange(1, 3).Draw(t, "writes") {
+		w := eventstore.Write{Stream: m.stream(t), Events: events(rapid.IntRange(1, 3).Draw(t, "events"))}
+		switch rapid.IntRange(0, 5).Draw(t, "expected") {
+		case 0:
+			w.Expected = eventstore.NoStream()
+		case 1:
+			w.Expected = eventstore.StreamExists()
+		case 2:
+			w.Expected = eventstore.At(eventstore.Version(rapid.IntRange(0, 9).Draw(t, "version")))
+		case 3:
+			w.Expected = eventstore.Expected{}
+		default: // mostly what fits
+			v := eventstore.Version(0)
+			for rec, err := range m.model.ReadStream(m.ctx, w.Stream, 0) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				v = rec.Version
+			}
+			w.Expected = eventstore.At(v)
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "claims") {
+			w.Claims = append(w.Claims, eventstore.Claim{
+				Scope: fmt.Sprintf("scope %d", m.run), Key: rapid.SampledFrom([]string{"k", "l", "\xff"}).Draw(t, "key"), Give: rapid.Bool().Draw(t, "give"),
+			})
+		}
+		writes = append(writes, w)
+	}
+	m.both(t, writes)
+	m.past = append(m.past, writes)
+}
+
+func (m *machine) repeat(t *rapid.T) {
+	if len(m.past) == 0 {
+		t.Skip("nothing to repeat")
+	}
+	m.both(t, rapid.SampledFrom(m.past).Draw(t, "past"))
+}
+
+// reuse takes ids of an earlier append, elsewhere or for another type.
+func (m *machine) reuse(t *rapid.T) {
+	if len(m.past) == 0 {
+		t.Skip("nothing to reuse")
+	}
+	w := rapid.SampledFrom(m.past).Draw(t, "past")[0]
+	w.Events = append(w.Events[:0:0], w.Events...)
+	w.Expected = eventstore.StreamExists()
+	if rapid.Bool().Draw(t, "elsewhere") {
+		w.Stream = m.stream(t)
+	} else {
+		w.Events[len(w.Events)-1].Type = "thing.undone"
+	}
+	if rapid.Bool().Draw(t, "longer") {
+		w.Events = append(w.Events, events(1)...)
+	}
+	m.both(t, []eventstore.Write{w})
+}
+
+func (m *machine) both(t *rapid.T, writes []eventstore.Write) {
+	want, wantErr := m.model.Append(m.ctx, writes...)
+	got, gotErr := m.engine.Append(m.ctx, writes...)
+	if fmt.Sprintf("%T", gotErr) != fmt.Sprintf("%T", wantErr) {
+		t.Fatalf("append answers %v; the model %v", gotErr, wantErr)
+	}
+	if c, ok := as[*eventstore.ConflictError](wantErr); ok && *c != *gotErr.(*eventstore.ConflictError) { //nolint:errorlint // same type, as just checked
+		t.Fatalf("append answers %v; the model %v", gotErr, wantErr)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Fatalf("append answers %+v; the model %+v", got, want)
+		}
+	}
+}
+
+func (m *machine) read(t *rapid.T) {
+	stream, from := m.stream(t), eventstore.Version(rapid.IntRange(0, 9).Draw(t, "from"))
+	var both [2][]eventstore.Recorded
+	for i, l := range []eventstore.Log{m.engine, m.model} {
+		for rec, err := range l.ReadStream(m.ctx, stream, from) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			both[i] = append(both[i], rec)
+		}
+	}
+	if d := differ(both[0], both[1]); d != "" {
+		t.Fatal(d)
+	}
+}
+
+func (m *machine) page(t *rapid.T) {
+	after := m.start + eventstore.Position(rapid.IntRange(0, 20).Draw(t, "after"))
+	limit := rapid.IntRange(1, 9).Draw(t, "limit")
+	want, err := m.model.Page(m.ctx, after, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.engine.Page(m.ctx, after, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := differ(got.Events, want.Events); d != "" || got.Live != want.Live || got.Through != want.Through {
+		t.Fatalf("page through %d, live %v; the model through %d, live %v %s", got.Through, got.Live, want.Through, want.Live, d)
+	}
+}
+
+func (m *machine) compareLogs(t *rapid.T) {
+	want, err := whole(m.ctx, m.model, m.start, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := whole(m.ctx, m.engine, m.start, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := differ(got, want); d != "" {
+		t.Fatal(d)
+	}
+}
