@@ -113,7 +113,7 @@ func TestContract(t *testing.T) {
 
 func TestModel(t *testing.T) {
 	model := memstore.New()
-	defer model.Close() //nolint:errcheck // a model has nothing to lose
+	defer model.Close()
 	storetest.RunModel(t, model, newDatabases(t).open(nil))
 }
 
