@@ -142,7 +142,7 @@ func TestPersonalHidesItself(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "person", p)
 	for verb, shown := range map[string]string{
 		"%v": fmt.Sprintf("%v", p), "%+v": fmt.Sprintf("%+v", struct{ P es.Personal }{p}), "%#v": fmt.Sprintf("%#v", struct{ P es.Personal }{p}),
-		"%s": fmt.Sprintf("%s", p), "%q": fmt.Sprintf("%q", p), "slog": log.String(),
+		"%s": p.String(), "%q": fmt.Sprintf("%q", p), "slog": log.String(),
 	} {
 		if strings.Contains(shown, secret) || !strings.Contains(shown, "[personal]") {
 			t.Errorf("%s shows %s", verb, shown)

@@ -92,6 +92,7 @@ func (l *log) ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Append implements [eventstore.Log].
 func (l *log) Append(ctx context.Context, writes ...eventstore.Write) ([]eventstore.Appended, error) {
 	if err := l.ready(ctx); err != nil {
 		return nil, err
@@ -220,6 +221,7 @@ func (l *log) version(s eventstore.StreamID) eventstore.Version {
 	return eventstore.Version(len(l.streams[s]))
 }
 
+// ReadStream implements [eventstore.Log].
 func (l *log) ReadStream(ctx context.Context, s eventstore.StreamID, from eventstore.Version) iter.Seq2[eventstore.Recorded, error] {
 	return func(yield func(eventstore.Recorded, error) bool) {
 		if err := s.Validate(); err != nil {
@@ -253,6 +255,7 @@ func (l *log) ReadStream(ctx context.Context, s eventstore.StreamID, from events
 	}
 }
 
+// Page implements [eventstore.Log].
 func (l *log) Page(ctx context.Context, after eventstore.Position, limit int) (eventstore.Batch, error) {
 	if err := l.ready(ctx); err != nil {
 		return eventstore.Batch{}, err
@@ -275,6 +278,7 @@ func (l *log) Page(ctx context.Context, after eventstore.Position, limit int) (e
 	return batch, nil
 }
 
+// Follow implements [eventstore.Log].
 func (l *log) Follow(ctx context.Context, after eventstore.Position) iter.Seq2[eventstore.Batch, error] {
 	return tail.Source{
 		Tenant: l.tenant, Bell: &l.store.bell, Closed: l.store.closed,
@@ -285,6 +289,7 @@ func (l *log) Follow(ctx context.Context, after eventstore.Position) iter.Seq2[e
 	}.Follow(ctx, after)
 }
 
+// Head implements [eventstore.Log].
 func (l *log) Head(ctx context.Context) (eventstore.Position, error) {
 	if err := l.ready(ctx); err != nil {
 		return 0, err

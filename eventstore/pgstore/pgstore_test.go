@@ -153,7 +153,7 @@ func disturb(t *testing.T, d *databases) {
 	})
 }
 
-const tortureTime = 5 * time.Second
+const tortureTime = 4 * time.Second
 
 func TestTorture(t *testing.T) {
 	d := newDatabases(t)
@@ -264,7 +264,7 @@ func TestFollowReconnects(t *testing.T) {
 	l := s.Tenant("alpha")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	const rounds = 3
+	const rounds = 2
 	seen := 0
 	for b, err := range l.Follow(ctx, 0) {
 		if err != nil {

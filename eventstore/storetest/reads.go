@@ -67,15 +67,15 @@ func pages(t *testing.T, s eventstore.Store) {
 
 func largePages(t *testing.T, s eventstore.Store) {
 	l := s.Tenant(alpha)
-	const n = 24
+	const n = 18
 	large := make([]byte, 0, eventstore.MaxEventBytes)
 	for large = append(large, '"'); len(large) < eventstore.MaxEventBytes-20; {
 		large = strconv.AppendUint(large, rand.Uint64(), 36)
 	}
 	large = append(large, '"')
 	stream := eventstore.StreamID{Kind: "doc", ID: "a"}
-	for v := range eventstore.Version(n / 8) {
-		w := write("doc", "a", eventstore.At(8*v), 8)
+	for v := range eventstore.Version(n / 6) {
+		w := write("doc", "a", eventstore.At(6*v), 6)
 		for i := range w.Events {
 			w.Events[i].Data = large
 		}
