@@ -275,7 +275,7 @@ const stampedLog = "stored linked timestamp_requested timestamped"
 // TestCrashesBetweenFactAndOutcome breaks the way from the request to the outcome at every step; each time the log ends with
 // exactly one outcome.
 func TestCrashesBetweenFactAndOutcome(t *testing.T) {
-	for name, tc := range map[string]struct {
+	for name, tc := range map[string]*struct {
 		reports crashing
 		txs     int // transactions that die after the jobs were inserted
 		asked   int // how often the authority is asked at most

@@ -199,14 +199,13 @@ func TestRowsFollowTheLog(t *testing.T) {
 // TestEveryPrefixAsCheckpoint: a runner that begins anywhere ends with the same rows.
 func TestEveryPrefixAsCheckpoint(t *testing.T) {
 	w := newWorld(t)
-	want := ""
 	for i := range 12 {
 		last := w.add(fmt.Sprint("s", i%3), i)
 		stop := w.run(nil, sums())
 		w.await("sums", last)
 		stop()
 	}
-	want = w.rows()
+	want := w.rows()
 	w.exec(`truncate proj.live, proj.checkpoint`)
 	w.run(nil, sums())
 	w.await("sums", 12)
