@@ -69,7 +69,10 @@ func majorVersion(ctx context.Context, dir string) (int, error) {
 // download fetches PostgreSQL's binaries once. The library offers no download alone, so a server is started for a moment;
 // as root that start fails, after the binaries have arrived.
 func download(ctx context.Context) (string, error) {
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("factum-postgresql-%d", os.Geteuid()))
+	dir, err := downloadFolder()
+	if err != nil {
+		return "", err
+	}
 	bin := filepath.Join(dir, "bin")
 	if _, err := majorVersion(ctx, bin); err == nil {
 		return bin, nil
@@ -95,9 +98,22 @@ func download(ctx context.Context) (string, error) {
 	if err := os.RemoveAll(scratch); err != nil {
 		return "", fmt.Errorf("cluster: %w", err)
 	}
-	if _, err := majorVersion(ctx, bin); err != nil {
+	if _, err = majorVersion(ctx, bin); err != nil {
 		return "", fmt.Errorf("cluster: no PostgreSQL %d or newer was found and none could be downloaded; install it (Debian: apt-get install postgresql) or name its folder with --pg-bin: %w",
 			oldest, errors.Join(err, startErr))
 	}
 	return bin, nil
+}
+
+// downloadFolder is where the programs are kept: in a folder that nobody else can write to, and for root one that the server's
+// account can enter.
+func downloadFolder() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/cache/factum/postgresql", nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("cluster: there is no folder to keep a downloaded PostgreSQL in: %w; set HOME or install PostgreSQL", err)
+	}
+	return filepath.Join(cache, "factum", "postgresql"), nil
 }
