@@ -141,6 +141,7 @@ func (c DevCmd) startServers(ctx context.Context, st *stack, data string) (devIn
 		return info, s, err
 	}
 	st.started("PostgreSQL", pg.Stop)
+	st.watch("PostgreSQL", pg.Exited())
 	if s.adminDSN, s.platformDSN, err = preparePlatformDatabase(ctx, pg.AdminDSN()); err != nil {
 		return info, s, err
 	}
@@ -151,6 +152,7 @@ func (c DevCmd) startServers(ctx context.Context, st *stack, data string) (devIn
 		return info, s, err
 	}
 	st.started("S3", s3.Stop)
+	st.watch("the S3 server", s3.Exited())
 	info.S3Endpoint = "http://" + s3.Endpoint()
 	s.objects = objectstore.Config{Endpoint: s3.Endpoint(), AccessKey: info.S3AccessKey, SecretKey: info.S3SecretKey, Bucket: info.S3Bucket, Region: "us-east-1"}
 

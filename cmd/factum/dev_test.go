@@ -437,6 +437,22 @@ func TestTSADown(t *testing.T) {
 		}
 		must(t, c.call(t.Context(), "POST", "/api/auth/login", map[string]string{"email": info.AdminEmail, "password": info.AdminPassword}, nil))
 	})
+	outer := t // owns the processes that outlive a subtest
+	t.Run("without its database it ends, and says so", func(t *testing.T) {
+		pid, err := os.ReadFile(filepath.Join(data, "postgres", "data", "postmaster.pid"))
+		must(t, err)
+		var postmaster int
+		_, err = fmt.Sscan(string(pid), &postmaster)
+		must(t, err)
+		must(t, syscall.Kill(postmaster, syscall.SIGKILL))
+		<-p.done
+		if code := p.kill(syscall.SIGTERM); code != 1 || !strings.Contains(p.output.String(), "PostgreSQL ended by itself") {
+			t.Fatal(code, p.output)
+		}
+		p, info = startDevOn(outer, data)
+		c.base = info.BaseURL
+		awaitStamped(t, c, tenant, up.file)
+	})
 	t.Run("--reset begins anew", func(t *testing.T) {
 		p.kill(syscall.SIGKILL)
 		_, again := startDevOn(t, data, "--reset")

@@ -12,8 +12,9 @@ const stopTimeout = 20 * time.Second
 
 // stack holds what was started, in order, and stops it in reverse.
 type stack struct {
-	parts  []part
-	failed chan error
+	parts    []part
+	failed   chan error
+	stopping chan struct{}
 }
 
 type part struct {
@@ -21,7 +22,7 @@ type part struct {
 	stop func(context.Context) error
 }
 
-func newStack() *stack { return &stack{failed: make(chan error, 1)} }
+func newStack() *stack { return &stack{failed: make(chan error, 1), stopping: make(chan struct{})} }
 
 // started adds a part that stop ends.
 func (s *stack) started(name string, stop func(context.Context) error) {
@@ -53,6 +54,17 @@ func (s *stack) background(name string, f func(context.Context) error) {
 	})
 }
 
+// watch ends the whole process when a server ends by itself: without it nothing can be acknowledged.
+func (s *stack) watch(name string, exited <-chan struct{}) {
+	go func() {
+		select {
+		case <-exited:
+			s.fail(fmt.Errorf("%s ended by itself; start again, nothing that was acknowledged is lost", name))
+		case <-s.stopping:
+		}
+	}()
+}
+
 // fail reports the first failure of a background part.
 func (s *stack) fail(err error) {
 	select {
@@ -61,8 +73,9 @@ func (s *stack) fail(err error) {
 	}
 }
 
-// stop stops all parts in reverse order and joins their errors.
+// stop stops all parts in reverse order and joins their errors. It is called once.
 func (s *stack) stop() error {
+	close(s.stopping)
 	var errs []error
 	for i := len(s.parts) - 1; i >= 0; i-- {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)

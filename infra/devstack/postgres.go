@@ -27,6 +27,9 @@ func StartPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 // AdminDSN is the superuser's connection URL; it holds the password.
 func (p *Postgres) AdminDSN() string { return p.cluster.DSN() }
 
+// Exited is closed when the server has ended, whoever ended it.
+func (p *Postgres) Exited() <-chan struct{} { return p.cluster.Exited() }
+
 // Stop ends the cluster.
 func (p *Postgres) Stop(ctx context.Context) error { return p.cluster.Stop(ctx) }
 

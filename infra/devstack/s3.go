@@ -104,6 +104,9 @@ func StartS3(ctx context.Context, c S3Config) (*S3, error) {
 // Endpoint is the server's host:port; it speaks plain HTTP.
 func (s *S3) Endpoint() string { return s.endpoint }
 
+// Exited is closed when the server has ended, whoever ended it.
+func (s *S3) Exited() <-chan struct{} { return s.exited }
+
 // Stop ends the server and waits for it.
 func (s *S3) Stop(ctx context.Context) error {
 	select {

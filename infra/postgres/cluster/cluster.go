@@ -98,6 +98,9 @@ func Start(ctx context.Context, c Config) (*Cluster, error) {
 // DSN is the superuser's connection URL of the database postgres. It holds the password.
 func (c *Cluster) DSN() string { return c.dsn }
 
+// Exited is closed when the server has ended, whoever ended it; with Config.Outlive it is closed from the start.
+func (c *Cluster) Exited() <-chan struct{} { return c.exited }
+
 // Stop ends the server: running statements are cut off, nothing committed is lost.
 func (c *Cluster) Stop(ctx context.Context) error { return StopOrphans(ctx, c.dir) }
 
