@@ -15,7 +15,6 @@ import (
 // checkpoint is where a consumer stands: the position of the last event that is applied, and that event's id.
 type checkpoint struct {
 	generation int
-	building   bool
 	position   eventstore.Position
 	last       eventstore.EventID
 }
@@ -31,7 +30,7 @@ func (c checkpoint) lastEvent() *[16]byte {
 
 const moveSQL = `update proj.checkpoint set position = $1, last_event = $2, moved_at = now(), error = null
 	where projection = $3 and generation = $4 and tenant = $5 and position = $6 and last_event is not distinct from $7
-	and state in ('building', 'live')`
+	and state = 'live'`
 
 // apply commits what the events lead to, together with the checkpoint's move, or nothing.
 func (c *consumer) apply(ctx context.Context, p *page, events []eventstore.Recorded) error {
@@ -100,7 +99,7 @@ func (c *consumer) commit(ctx context.Context, w *Writes, head int, next checkpo
 		return err
 	}
 	c.at = next
-	if c.runner.config.Moves != nil && !c.at.building {
+	if c.runner.config.Moves != nil {
 		c.runner.config.Moves.Announce(c.projection.Name, string(c.tenant), uint64(next.position))
 	}
 	return nil
@@ -141,7 +140,7 @@ func (c *consumer) replay(ctx context.Context, p *page, events []eventstore.Reco
 			return err
 		}
 		rec := events[i]
-		if c.projection.Halt || c.at.building {
+		if c.projection.Halt {
 			return &haltError{fmt.Sprintf("%s cannot apply event %s (%s, stream %s, version %d): %s",
 				c.projection.Name, rec.ID, rec.Type, rec.Stream, rec.Version, describe(err))}
 		}

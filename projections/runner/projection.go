@@ -26,7 +26,7 @@ const (
 // Projection is data about how facts become SQL.
 type Projection struct {
 	Name    string // [a-z]+; its generations are the schemas <name>_g1, <name>_g2 …
-	Version int    // from 1; a higher version than the live one is built as a new generation beside it and then promoted
+	Version int    // from 1; a consumer halts on a live generation of another version, which it would garble
 	Home    Home
 	Types   []string // wire names; others are skipped without decoding. Empty means all.
 	DDL     string   // run once per generation with the generation's schema as search path

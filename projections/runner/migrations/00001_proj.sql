@@ -8,7 +8,7 @@ create table proj.checkpoint (
   tenant text not null,                       -- whose log
   position bigint not null default 0,         -- of last_event
   last_event uuid,                            -- shows that the log was restored behind our back
-  state text not null check (state in ('building', 'live', 'retired', 'dropped')),
+  state text not null check (state = 'live'),  -- a generation that is built beside the live one will be another
   version int not null,                       -- of the projection's code
   moved_at timestamptz not null default now(),
   error text,                                 -- why the consumer stands still; null while it moves
@@ -37,34 +37,5 @@ create table proj.parked (
   primary key (projection, generation, tenant, kind, stream_id)
 );
 
--- Makes a built generation the live one, and answers the new epoch. Answers null and changes nothing while the generation is behind
--- the live one in any log. The old generation is retired, which fences its writers: their compare-and-set matches no row.
--- +goose StatementBegin
-create function proj.promote(p text, green int) returns bigint language plpgsql as $$
-declare
-  blue int;
-  ver int;
-  e bigint;
-begin
-  select generation into blue from proj.live where projection = p for update;
-  if not found then
-    return null;
-  end if;
-  perform 1 from proj.checkpoint where projection = p and generation in (blue, green) order by generation, tenant for update;
-  select min(version) into ver from proj.checkpoint where projection = p and generation = green and state = 'building';
-  if ver is null or exists (
-    select 1 from proj.checkpoint b
-      left join proj.checkpoint g on g.projection = p and g.generation = green and g.tenant = b.tenant and g.state = 'building'
-     where b.projection = p and b.generation = blue and b.position > coalesce(g.position, 0)) then
-    return null;
-  end if;
-  update proj.checkpoint set state = 'live' where projection = p and generation = green;
-  update proj.checkpoint set state = 'retired', moved_at = now() where projection = p and generation = blue;
-  update proj.live set generation = green, version = ver, epoch = epoch + 1 where projection = p returning epoch into e;
-  return e;
-end $$;
--- +goose StatementEnd
-
 grant usage on schema proj to factum_app, factum_tenant;
 grant select, insert, update, delete on all tables in schema proj to factum_app, factum_tenant;
-grant execute on function proj.promote(text, int) to factum_app, factum_tenant;
