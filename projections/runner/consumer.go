@@ -16,8 +16,11 @@ import (
 const (
 	// sliceEvents bounds a slice: after it the tenant goes to the end of the queue.
 	sliceEvents = 500
-	firstRetry  = 100 * time.Millisecond
-	lastRetry   = 10 * time.Second
+	// sliceTime is how long a slice should take at most: a slower one makes the next ones smaller, down to smallSlice.
+	sliceTime  = 100 * time.Millisecond
+	smallSlice = 16
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 10 * time.Second
 )
 
 // consumer is one projection of one log. It is worked on by one worker at a time, which the queue sees to.
@@ -29,6 +32,7 @@ type consumer struct {
 	loaded   bool
 	at       checkpoint
 	parked   map[eventstore.StreamID]bool
+	size     int  // events in the next slice
 	vanished bool // the last slice met a relation that is missing
 	failures int  // transient ones in a row
 	rest     time.Time
@@ -43,6 +47,7 @@ type consumer struct {
 // once.
 type page struct {
 	after eventstore.Position
+	last  eventstore.EventID // the event at after
 	batch eventstore.Batch
 	facts map[eventstore.Position]any
 }
@@ -113,28 +118,29 @@ func (c *consumer) advance(ctx context.Context, shared **page) (more bool, err e
 			return false, err
 		}
 	}
-	if *shared == nil || (*shared).after != c.at.position {
-		batch, err := c.runner.config.Store.Tenant(c.tenant).Page(ctx, c.at.position, sliceEvents)
-		if err != nil {
-			return false, fmt.Errorf("runner: read the log of %s: %w", c.tenant, err)
+	if *shared == nil || (*shared).after != c.at.position || (*shared).last != c.at.last {
+		if *shared, err = c.read(ctx); err != nil {
+			return false, err
 		}
-		*shared = &page{after: c.at.position, batch: batch, facts: map[eventstore.Position]any{}}
 	}
 	p := *shared
 	if len(p.batch.Events) == 0 {
 		c.lag.Store(0)
 		return false, nil
 	}
+	events := p.batch.Events[:min(c.size, len(p.batch.Events))]
 	begun := time.Now()
-	err = c.apply(ctx, p, p.batch.Events)
+	err = c.apply(ctx, p, events)
 	if judged := err != nil && judge(err) == poison; judged {
-		err = c.replay(ctx, p, p.batch.Events)
+		err = c.replay(ctx, p, events)
 	}
 	if err != nil {
 		return false, err
 	}
-	c.runner.metrics.slice(c.projection.Name, time.Since(begun))
-	if p.batch.Live {
+	took := time.Since(begun)
+	c.runner.metrics.slice(c.projection.Name, took)
+	c.size = nextSize(c.size, len(events), took)
+	if p.batch.Live && len(events) == len(p.batch.Events) {
 		c.lag.Store(0)
 		return false, nil
 	}
@@ -144,6 +150,50 @@ func (c *consumer) advance(ctx context.Context, shared **page) (more bool, err e
 	}
 	c.lag.Store(int64(head) - int64(c.at.position))
 	return true, nil
+}
+
+// read takes the next page. The checkpoint's own event is read with it: if the log does not hold it there, then the log was exchanged,
+// even under a running process, and going on would skip facts and keep rows of facts that are none any more.
+func (c *consumer) read(ctx context.Context) (*page, error) {
+	p := &page{after: c.at.position, last: c.at.last, facts: map[eventstore.Position]any{}}
+	after, limit := c.at.position, sliceEvents
+	if c.at.position > 0 {
+		after, limit = after-1, limit+1
+	}
+	var err error
+	if p.batch, err = c.runner.config.Store.Tenant(c.tenant).Page(ctx, after, limit); err != nil {
+		return nil, fmt.Errorf("runner: read the log of %s: %w", c.tenant, err)
+	}
+	if c.at.position == 0 {
+		return p, nil
+	}
+	if e := p.batch.Events; len(e) == 0 || e[0].Position != c.at.position || e[0].ID != c.at.last {
+		return nil, &haltError{fmt.Sprintf(
+			"%s stands at position %d, event %s, which the log of %s does not hold: the log was restored from an older backup than its read models; %s and start again",
+			c.projection.Name, c.at.position, c.at.last, c.tenant, c.remedy())}
+	}
+	p.batch.Events = p.batch.Events[1:]
+	return p, nil
+}
+
+// remedy is what a person can do about a checkpoint whose log was exchanged.
+func (c *consumer) remedy() string {
+	if c.projection.Effects {
+		return "restore the newer log, or delete this log's row of the saga in proj.checkpoint to look at all its facts again"
+	}
+	return "restore the newer log, or delete the projection's rows in proj.checkpoint and proj.live to rebuild it"
+}
+
+// nextSize keeps slices near sliceTime.
+func nextSize(size, applied int, took time.Duration) int {
+	switch {
+	case took > sliceTime:
+		return max(smallSlice, size/2)
+	case took < sliceTime/4 && applied == size:
+		return min(sliceEvents, size*2)
+	default:
+		return size
+	}
 }
 
 // retry lets the consumer rest, longer each time, and marks its tenant again for then.

@@ -55,31 +55,9 @@ func (c *consumer) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("runner: load %s of %s: %w", c.projection.Name, c.tenant, err)
 	}
-	if err := c.stoodHere(ctx, at); err != nil {
-		return err
-	}
 	c.at, c.parked, c.loaded = at, parked, true
 	c.parkedStreams.Store(int64(len(parked)))
 	return nil
-}
-
-// stoodHere checks that the log still holds the checkpoint's last event where it was: a log that was restored from an older backup
-// than its read models would otherwise be continued with rows of facts that are no facts any more.
-func (c *consumer) stoodHere(ctx context.Context, at checkpoint) error {
-	if at.position == 0 {
-		return nil
-	}
-	b, err := c.runner.config.Store.Tenant(c.tenant).Page(ctx, at.position-1, 1)
-	if err != nil {
-		return fmt.Errorf("runner: read the log of %s: %w", c.tenant, err)
-	}
-	if len(b.Events) == 1 && b.Events[0].Position == at.position && b.Events[0].ID == at.last {
-		return nil
-	}
-	c.at = at
-	return &haltError{fmt.Sprintf(
-		"%s stands at position %d, event %s, which the log of %s does not hold: the log was restored from an older backup than its read models; delete the projection's rows in proj.checkpoint and proj.live and start again to rebuild it",
-		c.projection.Name, at.position, at.last, c.tenant)}
 }
 
 // liveGeneration returns the generation that queries read. It makes a new one when there is none that is whole.

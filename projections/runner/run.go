@@ -116,7 +116,7 @@ func (r *Runner) consumersOf(t eventstore.TenantID) []*consumer {
 	if !known {
 		for i := range r.config.Projections {
 			if p := &r.config.Projections[i]; p.consumes(t) {
-				list = append(list, &consumer{runner: r, projection: p, tenant: t})
+				list = append(list, &consumer{runner: r, projection: p, tenant: t, size: sliceEvents})
 			}
 		}
 		r.consumers[t] = list

@@ -1,0 +1,140 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/factum-platform/factum/infra/postgres"
+	"github.com/factum-platform/factum/infra/postgres/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// open makes a database with the part of the schema "proj" that this package reads: two generations, of which the first is live.
+func open(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	sql := `-- +goose Up
+create schema proj;
+create table proj.live (projection text primary key, generation int not null);
+create table proj.checkpoint (projection text, generation int, tenant text, position bigint, primary key (projection, generation, tenant));
+insert into proj.live values ('things', 1);
+insert into proj.checkpoint values ('things', 1, 't1', 5), ('things', 2, 't1', 9);
+`
+	pool, err := postgres.Open(t.Context(), pgtest.Database(t, postgres.Migrations{
+		Name: "readmodeltest", FS: fstest.MapFS{"00001_proj.sql": {Data: []byte(sql)}},
+	}), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func TestPositionIsTheLiveGenerations(t *testing.T) {
+	pool := open(t)
+	for tenant, want := range map[string]uint64{"t1": 5, "unknown": 0} {
+		if got, err := Position(t.Context(), pool, "things", tenant); err != nil || got != want {
+			t.Errorf("%s: got %d, %v; want %d", tenant, got, err, want)
+		}
+	}
+}
+
+func TestReadStaysWithOneGenerationAndWritesNothing(t *testing.T) {
+	pool := open(t)
+	err := Read(t.Context(), pool, "things", func(tx pgx.Tx, schema string) error {
+		if schema != "things_g1" {
+			t.Errorf("schema %s", schema)
+		}
+		if _, err := pool.Exec(t.Context(), `update proj.live set generation = 2`); err != nil {
+			return err
+		}
+		var generation int
+		if err := tx.QueryRow(t.Context(), `select generation from proj.live`).Scan(&generation); err != nil {
+			return err
+		}
+		if generation != 1 {
+			t.Error("a promotion was seen in the middle of a read")
+		}
+		if _, err := tx.Exec(t.Context(), `delete from proj.live`); err == nil {
+			t.Error("a query could write")
+		}
+		return nil
+	})
+	if err == nil {
+		t.Error("a transaction with a failed statement was reported as good")
+	}
+	if err := Read(t.Context(), pool, "nothing", func(pgx.Tx, string) error { return nil }); !errors.Is(err, ErrNotBuilt) {
+		t.Error(err)
+	}
+	own := errors.New("own")
+	if err := Read(t.Context(), pool, "things", func(pgx.Tx, string) error { return own }); !errors.Is(err, own) {
+		t.Error(err)
+	}
+}
+
+func TestWaitReturnsAtOnceWhenItIsThere(t *testing.T) {
+	if err := NewWaiter(nil).Wait(t.Context(), open(t), "things", "t1", 5); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWaitIsWokenBySignal(t *testing.T) {
+	pool := open(t)
+	var moves Moves
+	done := make(chan error, 1)
+	go func() { done <- NewWaiter(&moves).Wait(t.Context(), pool, "things", "t1", 6) }()
+	// The checkpoint in the database never moves, so nothing but the signal can end the wait.
+	for tick := time.Tick(time.Millisecond); ; {
+		moves.Announce("things", "t1", 5)     // not far enough
+		moves.Announce("things", "other", 99) // another log
+		select {
+		case err := <-done:
+			t.Fatal("it did not wait:", err)
+		case <-tick:
+		}
+		moves.mu.Lock()
+		waits := len(moves.waiting) == 1
+		moves.mu.Unlock()
+		if waits {
+			break
+		}
+	}
+	moves.Announce("things", "t1", 7)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if len(moves.waiting) != 0 {
+		t.Fatal("the waiter was not forgotten")
+	}
+}
+
+func TestWaitIsWokenByPoll(t *testing.T) {
+	pool := open(t)
+	done := make(chan error, 1)
+	go func() { done <- NewWaiter(nil).Wait(t.Context(), pool, "things", "t1", 6) }()
+	if _, err := pool.Exec(t.Context(), `update proj.checkpoint set position = 6 where generation = 1`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	pool := open(t)
+	var moves Moves
+	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Millisecond)
+	defer cancel()
+	if err := NewWaiter(&moves).Wait(ctx, pool, "things", "t1", 6); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if len(moves.waiting) != 0 {
+		t.Fatal("the waiter was not forgotten")
+	}
+}
