@@ -504,3 +504,23 @@ func TestTimestampOutcomes(t *testing.T) {
 		t.Fatalf("%#v", fact)
 	}
 }
+
+// TestManyUploadsOfOneContentMeetInOneFile: all of them write to the same stream, and none is refused for that.
+func TestManyUploadsOfOneContentMeetInOneFile(t *testing.T) {
+	w := newWorld(t)
+	user := uuid.NewString()
+	tenant := w.tenant(user)
+	var wg sync.WaitGroup
+	for range 48 {
+		wg.Go(func() {
+			if _, _, err := w.upload(w.caller(user), tenant, strings.NewReader("content")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	log := w.types(commands.LogOf(tenant.ID))
+	if strings.Count(log, "file.stored") != 1 || strings.Count(log, "document.uploaded") != 48 || w.objects.count() != 1 {
+		t.Fatal(w.objects.count(), log)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/factum-platform/factum/domain/es"
@@ -13,8 +14,12 @@ import (
 	"github.com/factum-platform/factum/eventstore/seal"
 )
 
-// conflictRetries is how often a command is decided again on fresh facts before its conflict is answered.
-const conflictRetries = 20
+const (
+	// conflictRetries is how often a command is decided again on fresh facts before its conflict is answered.
+	conflictRetries = 100
+	// longestPause bounds the random pause before that: those who meet at one stream must not meet again at once.
+	longestPause = 100 * time.Millisecond
+)
 
 // Receipt says where a command's facts lie. A command that was already true has the version it found and no position.
 type Receipt struct {
@@ -138,7 +143,7 @@ func Execute(ctx context.Context, store eventstore.Store, codec *seal.Codec, ten
 			return Receipt{tenant, last.Version, last.Position, last.Replayed}, nil
 		}
 		var conflict *eventstore.ConflictError
-		if errors.As(err, &conflict) && try < conflictRetries {
+		if errors.As(err, &conflict) && try < conflictRetries && pause(ctx, try) {
 			continue // load notices an IfMatch that no longer holds
 		}
 		if !ambiguous && MayHaveHappened(err) && ctx.Err() == nil {
@@ -146,6 +151,22 @@ func Execute(ctx context.Context, store eventstore.Store, codec *seal.Codec, ten
 			continue
 		}
 		return Receipt{}, err
+	}
+}
+
+// pause waits at random, up to a bound that doubles with each try. It is false when ctx ended meanwhile.
+func pause(ctx context.Context, try int) bool {
+	bound := longestPause
+	if try < 6 {
+		bound = time.Millisecond << try
+	}
+	timer := time.NewTimer(rand.N(bound))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
