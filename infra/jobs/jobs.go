@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
@@ -28,15 +29,30 @@ const (
 	longestRetry = time.Minute
 )
 
-// Migrate brings River's schema up to date. Its owner is the group role factum_app, so that River can maintain its tables.
-func Migrate(ctx context.Context, adminDSN string) error {
+// migrationLock is the advisory lock under which processes take turns with River's migrations: "river" in ASCII.
+const migrationLock = 0x7269766572
+
+// Migrate brings River's schema up to date. Its owner is the group role factum_app, which must exist (postgres.Migrate creates
+// it), so that River can maintain its tables. Several processes may call it at once: they take turns.
+func Migrate(ctx context.Context, adminDSN string) (err error) {
 	c, err := pgxpool.ParseConfig(adminDSN)
 	if err != nil {
 		return fmt.Errorf("jobs: the DSN cannot be read: %w", err)
 	}
+	turn, err := pgx.ConnectConfig(ctx, c.ConnConfig)
+	if err != nil {
+		return fmt.Errorf("jobs: migrate: %w", err)
+	}
+	defer func() { err = errors.Join(err, turn.Close(context.WithoutCancel(ctx))) }() // gives the lock back
+	if _, err := turn.Exec(ctx, `select pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
+		return fmt.Errorf("jobs: migrate: wait for our turn: %w", err)
+	}
+	if _, err := turn.Exec(ctx, `create schema if not exists `+schema+` authorization factum_app`); err != nil {
+		return fmt.Errorf("jobs: migrate: create the schema %s: %w", schema, err)
+	}
 	c.MaxConns = 2
 	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, `create schema if not exists `+schema+` authorization factum_app; set role factum_app`)
+		_, err := conn.Exec(ctx, `set role factum_app`)
 		return err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, c)
@@ -58,8 +74,9 @@ func Migrate(ctx context.Context, adminDSN string) error {
 type Config struct {
 	Pool        *pgxpool.Pool
 	Workers     *river.Workers
-	Concurrency int          // jobs at once in this process; 0 means 8
-	Logger      *slog.Logger // nil means slog.Default()
+	Concurrency int                   // jobs at once in this process; 0 means 8
+	Logger      *slog.Logger          // nil means slog.Default()
+	Metrics     prometheus.Registerer // nil: factum_jobs_ready is not measured
 	// Exclusive says that no other process works on this database: jobs that are marked as running were left by a killed process
 	// and are taken up again at Start, not minutes later.
 	Exclusive bool
@@ -71,7 +88,7 @@ type Client struct {
 	river *river.Client[pgx.Tx]
 }
 
-// New checks the configuration and starts nothing.
+// New checks the configuration, registers the metric and starts nothing.
 func New(c Config) (*Client, error) {
 	if c.Pool == nil || c.Workers == nil {
 		return nil, errors.New("jobs: Pool and Workers are required")
@@ -90,10 +107,15 @@ func New(c Config) (*Client, error) {
 		JobTimeout:           jobTimeout,
 		RescueStuckJobsAfter: rescueAfter,
 		RetryPolicy:          retry{},
-		MaxAttempts:          math.MaxInt16, // only failures of our own infrastructure count, and those are waited out
+		MaxAttempts:          math.MaxInt16, // the column's limit, 22 days: only failures of our own infrastructure count, and those are waited out
 	})
 	if err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	if c.Metrics != nil {
+		if err := c.Metrics.Register(ready{c.Pool, c.Logger}); err != nil {
+			return nil, fmt.Errorf("jobs: metrics: %w", err)
+		}
 	}
 	return &Client{c, client}, nil
 }

@@ -1,17 +1,17 @@
 // Package process runs sagas: deciders whose output is jobs. Their state, their checkpoint and their jobs commit together in
 // the platform's database, so an event yields its jobs exactly once; a job does the outside call at least once and reports by a
 // command whose id derives from the job, so a repetition changes nothing. A saga is never replayed with effects on: should
-// its checkpoint be lost, its jobs look again before they act and find nothing to do.
+// its checkpoint be lost, the keys of its jobs are known already and none is inserted again.
 package process
 
 import (
 	"context"
 	"embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,23 +33,38 @@ func Migrations() fs.FS {
 	return sub
 }
 
-// Process is a saga: a pure state machine. Its functions read no clock and do no I/O.
-type Process[S any] struct {
-	Name  string   // [a-z]+
-	Types []string // wire names of the events it cares for
-	// Correlate names the instance that a fact belongs to.
-	Correlate func(rec eventstore.Recorded, fact any) (instance string, interested bool)
-	Evolve    func(S, any) S
-	// React answers the state after the fact with jobs.
-	React func(s S, tenant eventstore.TenantID, fact any) []Job
+// Process is a saga: a pure state machine over the events E. Its functions read no clock and do no I/O; S is kept as JSON.
+type Process[S, E any] struct {
+	Name  string   // [a-z]+; part of every job's key, so it never changes
+	Types []string // wire names of the events it cares for; each decodes as an E
+	// Correlate names the instance that an event belongs to.
+	Correlate func(E) (instance string, interested bool)
+	// Initial is the state of an instance before its first event, and after it was done.
+	Initial func() S
+	Evolve  func(S, E) S
+	// React answers the state after the event with jobs. Their order is part of their keys.
+	React func(S, E) []Job
 	// Done tells that an instance has come to its end and need not be remembered.
 	Done func(S) bool
 }
 
-// Job asks for work. Make builds its arguments around its key, which is the id of the command that will report the outcome.
+// Job asks for work.
 type Job struct {
-	Make func(key string) jobs.Job
+	Kind string    // which worker does it: "tsa.stamp"
+	Args any       // encoded as JSON; opaque ids only, because jobs are kept for a day and shown to operators
+	Due  time.Time // in the past means now
 }
+
+// order is a job as River keeps it. Its key is the id of the command that will report the outcome.
+type order struct {
+	kind   string
+	Key    string `json:"key"`
+	Tenant string `json:"tenant"`
+	Args   any    `json:"args"`
+}
+
+// Kind implements river.JobArgs.
+func (o order) Kind() string { return o.kind }
 
 // Inserter inserts jobs with a transaction.
 type Inserter interface {
@@ -57,7 +72,7 @@ type Inserter interface {
 }
 
 // Projection lets the runner drive the saga.
-func Projection[S any](p Process[S], queue Inserter) runner.Projection {
+func Projection[S, E any](p Process[S, E], queue Inserter) runner.Projection {
 	return runner.Projection{
 		Name: p.Name, Version: 1, Home: runner.PlatformHome, Types: p.Types, Halt: true, Effects: true,
 		InTx: func(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, slice []runner.Fact) error {
@@ -66,71 +81,130 @@ func Projection[S any](p Process[S], queue Inserter) runner.Projection {
 	}
 }
 
+// reaction is an event that the saga cares for, and the instance it belongs to.
+type reaction[E any] struct {
+	instance string
+	cause    eventstore.EventID
+	event    E
+}
+
 // advance applies a slice of facts: all state is read, moved and written, and the jobs are inserted, in the checkpoint's own
 // transaction.
-func (p Process[S]) advance(ctx context.Context, tx pgx.Tx, queue Inserter, tenant eventstore.TenantID, slice []runner.Fact) error {
-	states := map[string]S{}
+func (p Process[S, E]) advance(ctx context.Context, tx pgx.Tx, queue Inserter, tenant eventstore.TenantID, slice []runner.Fact) error {
+	var todo []reaction[E]
 	for _, f := range slice {
-		instance, interested := p.Correlate(f.Recorded, f.Value)
-		if !interested {
-			continue
+		event, ok := f.Value.(E)
+		if !ok {
+			return fmt.Errorf("process: %s does not know %s (%T)", p.Name, f.Type, f.Value)
 		}
-		if _, loaded := states[instance]; !loaded {
-			s, err := p.load(ctx, tx, tenant, instance)
-			if err != nil {
-				return err
-			}
-			states[instance] = s
+		if instance, interested := p.Correlate(event); interested {
+			todo = append(todo, reaction[E]{instance, f.ID, event})
 		}
 	}
+	if len(todo) == 0 {
+		return nil
+	}
+	states, err := p.load(ctx, tx, tenant, todo)
+	if err != nil {
+		return err
+	}
+	var keys []string
 	var list []jobs.Job
-	for _, f := range slice {
-		instance, interested := p.Correlate(f.Recorded, f.Value)
-		if !interested {
-			continue
-		}
-		s := p.Evolve(states[instance], f.Value)
-		states[instance] = s
-		for ordinal, job := range p.React(s, tenant, f.Value) {
-			list = append(list, job.Make(es.Key(p.Name, string(tenant), instance, f.ID.String(), strconv.Itoa(ordinal))))
+	for _, r := range todo {
+		s := p.Evolve(states[r.instance], r.event)
+		states[r.instance] = s
+		for ordinal, job := range p.React(s, r.event) {
+			key := es.Key(p.Name, string(tenant), r.instance, r.cause.String(), strconv.Itoa(ordinal))
+			keys = append(keys, key)
+			list = append(list, jobs.Job{Args: order{job.Kind, key, string(tenant), job.Args}, Due: job.Due})
 		}
 	}
-	for instance, s := range states {
-		if err := p.save(ctx, tx, tenant, instance, s); err != nil {
+	if err := p.save(ctx, tx, tenant, states); err != nil {
+		return err
+	}
+	fresh, err := p.claim(ctx, tx, tenant, keys)
+	if err != nil {
+		return err
+	}
+	var wanted []jobs.Job
+	for i, key := range keys {
+		if fresh[key] {
+			wanted = append(wanted, list[i])
+		}
+	}
+	return queue.InsertTx(ctx, tx, wanted)
+}
+
+// load reads the state of all instances that occur.
+func (p Process[S, E]) load(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, todo []reaction[E]) (map[string]S, error) {
+	states := map[string]S{}
+	var instances []string
+	for _, r := range todo {
+		if _, known := states[r.instance]; !known {
+			states[r.instance] = p.Initial()
+			instances = append(instances, r.instance)
+		}
+	}
+	rows, err := tx.Query(ctx, `select instance, state from saga.state where saga = $1 and tenant = $2 and instance = any($3)`, p.Name, string(tenant), instances)
+	if err != nil {
+		return nil, fmt.Errorf("process: load %s of tenant %s: %w", p.Name, tenant, err)
+	}
+	var instance string
+	var raw []byte
+	_, err = pgx.ForEachRow(rows, []any{&instance, &raw}, func() error {
+		var s S
+		if err := json.Unmarshal(raw, &s); err != nil {
 			return err
 		}
-	}
-	return queue.InsertTx(ctx, tx, list)
-}
-
-func (p Process[S]) load(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, instance string) (s S, err error) {
-	var raw []byte
-	err = tx.QueryRow(ctx, `select state from saga.state where saga = $1 and tenant = $2 and instance = $3`, p.Name, string(tenant), instance).Scan(&raw)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return s, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, &s)
-	}
+		states[instance] = s
+		return nil
+	})
 	if err != nil {
-		return s, fmt.Errorf("process: load %s of tenant %s: %w", p.Name, tenant, err)
+		return nil, fmt.Errorf("process: load %s of tenant %s: %w", p.Name, tenant, err)
 	}
-	return s, nil
+	return states, nil
 }
 
-func (p Process[S]) save(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, instance string, s S) error {
-	var err error
-	if p.Done(s) {
-		_, err = tx.Exec(ctx, `delete from saga.state where saga = $1 and tenant = $2 and instance = $3`, p.Name, string(tenant), instance)
-	} else {
-		var raw []byte
-		if raw, err = json.Marshal(s); err == nil {
-			_, err = tx.Exec(ctx, `insert into saga.state (saga, tenant, instance, state) values ($1, $2, $3, $4)
-				on conflict (saga, tenant, instance) do update set state = excluded.state`, p.Name, string(tenant), instance, string(raw))
+// save writes the states, and forgets the instances that are done.
+func (p Process[S, E]) save(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, states map[string]S) error {
+	var done, open, kept []string
+	for instance, s := range states {
+		if p.Done(s) {
+			done = append(done, instance)
+			continue
 		}
+		raw, err := json.Marshal(s)
+		if err != nil {
+			return fmt.Errorf("process: encode the state of %s: %w", p.Name, err)
+		}
+		open, kept = append(open, instance), append(kept, string(raw))
 	}
-	if err != nil {
+	var b pgx.Batch
+	b.Queue(`delete from saga.state where saga = $1 and tenant = $2 and instance = any($3)`, p.Name, string(tenant), done)
+	b.Queue(`insert into saga.state (saga, tenant, instance, state)
+		select $1, $2, instance, state::json from unnest($3::text[], $4::text[]) as s (instance, state)
+		on conflict (saga, tenant, instance) do update set state = excluded.state`, p.Name, string(tenant), open, kept)
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return fmt.Errorf("process: save %s of tenant %s: %w", p.Name, tenant, err)
 	}
 	return nil
+}
+
+// claim answers which of the keys are new, and keeps them for ever.
+func (p Process[S, E]) claim(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, keys []string) (map[string]bool, error) {
+	fresh := map[string]bool{}
+	if len(keys) == 0 {
+		return fresh, nil
+	}
+	rows, err := tx.Query(ctx, `insert into saga.job (key, saga, tenant) select key::uuid, $2, $3 from unnest($1::text[]) as k (key)
+		on conflict do nothing returning key::text`, keys, p.Name, string(tenant))
+	if err != nil {
+		return nil, fmt.Errorf("process: keep the job keys of %s of tenant %s: %w", p.Name, tenant, err)
+	}
+	var key string
+	_, err = pgx.ForEachRow(rows, []any{&key}, func() error { fresh[key] = true; return nil })
+	if err != nil {
+		return nil, fmt.Errorf("process: keep the job keys of %s of tenant %s: %w", p.Name, tenant, err)
+	}
+	return fresh, nil
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +31,14 @@ import (
 	"github.com/factum-platform/factum/projections/runner"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// TestMain lets more tests run at once than there are processors: they wait, for due times and retries, more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
+	pgtest.Main(m)
+}
 
 const (
 	tenant = eventstore.TenantID("0123456789abcdef0123456789abcdef")
@@ -41,36 +50,41 @@ func TestStampingReacts(t *testing.T) {
 	at := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	asked := file.TimestampRequested{FileID: fileID, At: at}
 	failed := file.TimestampFailed{FileID: fileID, Attempt: 1, NextAttempt: at.Add(time.Minute), At: at}
+	stamped := file.Timestamped{FileID: fileID}
+	abandoned := file.TimestampAbandoned{FileID: fileID, Attempt: 2}
+	first := Job{"tsa.stamp", stampArgs{fileID, 1}, at}
+	second := Job{"tsa.stamp", stampArgs{fileID, 2}, at.Add(time.Minute)}
 	p := stamping()
 	for name, tc := range map[string]struct {
-		facts []any
-		want  string // due times of all jobs
+		facts []file.Event
+		jobs  []Job
 		done  bool
 	}{
-		"asked":                {[]any{asked}, "0s", false},
-		"asked, failed":        {[]any{asked, failed}, "0s 1m0s", false},
-		"stamped":              {[]any{asked, file.Timestamped{}}, "0s", true},
-		"abandoned":            {[]any{asked, failed, file.TimestampAbandoned{}}, "0s 1m0s", true},
-		"asked again":          {[]any{asked, file.TimestampAbandoned{}, asked}, "0s 0s", false},
-		"a failure too late":   {[]any{asked, file.Timestamped{}, failed}, "0s", true},
-		"a failure unasked of": {[]any{failed}, "", true},
+		"asked":                {[]file.Event{asked}, []Job{first}, false},
+		"asked, failed":        {[]file.Event{asked, failed}, []Job{first, second}, false},
+		"stamped":              {[]file.Event{asked, stamped}, []Job{first}, true},
+		"abandoned":            {[]file.Event{asked, failed, abandoned}, []Job{first, second}, true},
+		"asked again":          {[]file.Event{asked, abandoned, asked}, []Job{first, first}, false},
+		"a failure too late":   {[]file.Event{asked, stamped, failed}, []Job{first}, true},
+		"a failure unasked of": {[]file.Event{failed}, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s stampState
-			var due []string
-			keys := map[string]bool{}
-			for i, fact := range tc.facts {
-				s = p.Evolve(s, fact)
-				for _, job := range p.React(s, tenant, fact) {
-					made := job.Make(fmt.Sprint("key", i))
-					due = append(due, made.Due.Sub(at).String())
-					keys[made.Args.(stampArgs).Key] = true
+			s := p.Initial()
+			var got []Job
+			for _, fact := range tc.facts {
+				if instance, interested := p.Correlate(fact); !interested || instance != fileID {
+					t.Fatalf("%T belongs to %q, interested %v", fact, instance, interested)
 				}
+				s = p.Evolve(s, fact)
+				got = append(got, p.React(s, fact)...)
 			}
-			if got := strings.Join(due, " "); got != tc.want || p.Done(s) != tc.done || len(keys) != len(due) {
-				t.Fatalf("jobs due %q, done %v", got, p.Done(s))
+			if !slices.Equal(got, tc.jobs) || p.Done(s) != tc.done {
+				t.Fatalf("jobs %v, done %v", got, p.Done(s))
 			}
 		})
+	}
+	if _, interested := p.Correlate(file.Linked{FileID: fileID}); interested {
+		t.Error("the saga cares for documents")
 	}
 }
 
@@ -93,6 +107,13 @@ func (a *authority) Stamp(_ context.Context, digest []byte) (tsa.Stamp, error) {
 		}
 	}
 	return tsa.Stamp{Response: digest, GenTime: time.Now().UTC(), Serial: "0x1", Policy: "1.2.3", Algorithm: "sha256", Authority: "CN=test"}, nil
+}
+
+// times tells how often it was asked.
+func (a *authority) times() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asked
 }
 
 // crashing stands between the worker and the commands and breaks off where it is told, as a killed process would.
@@ -131,7 +152,8 @@ func (c *crashing) RecordTimestampFailure(ctx context.Context, in commands.Faile
 // world is a log in memory, and the platform's database with River in PostgreSQL.
 type world struct {
 	t        *testing.T
-	pool     *pgxpool.Pool
+	pool     *pgxpool.Pool // with the application's rights
+	admin    *pgxpool.Pool
 	store    *memstore.Store
 	codec    *seal.Codec
 	commands *commands.Commands
@@ -145,11 +167,7 @@ func newWorld(t *testing.T) *world {
 	if err := jobs.Migrate(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := postgres.Open(t.Context(), dsn, 20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	admin, pool := openPool(t, dsn), openPool(t, dsn+"&role=factum_app")
 	kek, err := keyring.LoadOrCreateKEK(t.TempDir() + "/kek.json")
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +181,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, pool: pool, store: memstore.New(), codec: &seal.Codec{Registry: types, Keys: &seal.MemoryKeys{}}}
+	w := &world{t: t, pool: pool, admin: admin, store: memstore.New(), codec: &seal.Codec{Registry: types, Keys: &seal.MemoryKeys{}}}
 	w.commands, err = commands.New(commands.Config{
 		Store: w.store, Codec: w.codec, Objects: noObjects{}, MAC: keys.MAC, Auth: accounts, Now: time.Now, NewID: func() string { return "" },
 		Provision: func(context.Context, string, string) error { return nil },
@@ -172,6 +190,16 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+func openPool(t *testing.T, dsn string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), dsn, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
 }
 
 // noObjects is an object store that these tests never reach.
@@ -275,10 +303,11 @@ const stampedLog = "stored linked timestamp_requested timestamped"
 // TestCrashesBetweenFactAndOutcome breaks the way from the request to the outcome at every step; each time the log ends with
 // exactly one outcome.
 func TestCrashesBetweenFactAndOutcome(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]*struct {
 		reports crashing
 		txs     int // transactions that die after the jobs were inserted
-		asked   int // how often the authority is asked at most
+		asked   int // how often the authority is asked
 	}{
 		"no crash": {asked: 1},
 		"after the jobs were inserted, before the commit":    {txs: 2, asked: 1},
@@ -286,6 +315,7 @@ func TestCrashesBetweenFactAndOutcome(t *testing.T) {
 		"after the report, before the job is marked as done": {reports: crashing{after: 1}, asked: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			tc.reports.Commands = w.commands
 			a := &authority{}
@@ -303,8 +333,8 @@ func TestCrashesBetweenFactAndOutcome(t *testing.T) {
 			if got := w.types(); got != stampedLog {
 				t.Fatal(got)
 			}
-			if a.asked > tc.asked {
-				t.Fatalf("the authority was asked %d times", a.asked)
+			if got := a.times(); got != tc.asked {
+				t.Fatalf("the authority was asked %d times; want %d", got, tc.asked)
 			}
 		})
 	}
@@ -332,9 +362,10 @@ func awaitIdle(t *testing.T, w *world) {
 
 // TestAJobThatAKilledProcessLeftRunningIsTakenUp: River marks a job as running before its worker dies.
 func TestAJobThatAKilledProcessLeftRunningIsTakenUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.ask()
-	args := fmt.Sprintf(`{"key": "k", "tenant": %q, "file": %q}`, tenant, fileID)
+	args := fmt.Sprintf(`{"key": "k", "tenant": %q, "args": {"file": %q, "attempt": 1}}`, tenant, fileID)
 	_, err := w.pool.Exec(t.Context(), `insert into river.river_job (state, args, kind, max_attempts, attempt, attempted_at, attempted_by)
 		values ('running', $1, 'tsa.stamp', 100, 1, now(), array['dead'])`, args)
 	if err != nil {
@@ -351,6 +382,7 @@ func TestAJobThatAKilledProcessLeftRunningIsTakenUp(t *testing.T) {
 
 // TestTheAuthorityComesBack: a failure is a fact with its next attempt, which then comes through.
 func TestTheAuthorityComesBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.ask()
 	a := &authority{plan: []error{&tsa.Error{Reason: "The time-stamping authority cannot be reached."}}}
@@ -365,6 +397,7 @@ func TestTheAuthorityComesBack(t *testing.T) {
 }
 
 func TestARefusalForGoodIsAbandoned(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.ask()
 	w.start(w.commands, &authority{plan: []error{&tsa.Error{Reason: "badAlg", Permanent: true}}}, nil)
@@ -378,6 +411,7 @@ func TestARefusalForGoodIsAbandoned(t *testing.T) {
 
 // TestALostCheckpointStampsNothingTwice: the saga replays its log, and its jobs look again before they act.
 func TestALostCheckpointStampsNothingTwice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.ask()
 	a := &authority{}
@@ -385,14 +419,51 @@ func TestALostCheckpointStampsNothingTwice(t *testing.T) {
 	w.await("timestamped")
 	awaitIdle(t, w)
 	stop()
-	if _, err := w.pool.Exec(t.Context(), `truncate proj.checkpoint, proj.live, saga.state`); err != nil {
+	if _, err := w.admin.Exec(t.Context(), `truncate proj.checkpoint, proj.live, saga.state`); err != nil {
 		t.Fatal(err)
 	}
 	replayed := make(chan struct{}, 10)
 	w.start(w.commands, a, func(context.Context, pgx.Tx) error { replayed <- struct{}{}; return nil })
 	<-replayed
 	awaitIdle(t, w)
-	if got := w.types(); got != stampedLog || a.asked != 1 {
-		t.Fatal(got, a.asked)
+	if got := w.types(); got != stampedLog || a.times() != 1 {
+		t.Fatal(got, a.times())
+	}
+}
+
+// TestACrashAfterAFailureWasReported: the job runs again when its attempt is over already, and must not make the next one, whose
+// answer would be thrown away and which is not due yet.
+func TestACrashAfterAFailureWasReported(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ask()
+	a := &authority{plan: []error{&tsa.Error{Reason: "The time-stamping authority cannot be reached."}}}
+	w.start(&crashing{Commands: w.commands, after: 1}, a, nil)
+	w.await("timestamped")
+	awaitIdle(t, w)
+	if got := w.types(); got != "stored linked timestamp_requested timestamp_failed timestamped" || a.times() != 2 {
+		t.Fatalf("%s; the authority was asked %d times, want 2", got, a.times())
+	}
+}
+
+// TestALostCheckpointInsertsNoJobTwice: the job of a request lives, the next one is due later, and the log is read again.
+func TestALostCheckpointInsertsNoJobTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ask()
+	a := &authority{plan: []error{&tsa.Error{Reason: "The time-stamping authority cannot be reached."}}}
+	stop := w.start(w.commands, a, nil)
+	w.await("timestamp_failed")
+	stop()
+	if _, err := w.admin.Exec(t.Context(), `truncate proj.checkpoint, proj.live, saga.state`); err != nil {
+		t.Fatal(err)
+	}
+	w.start(w.commands, a, nil)
+	w.await("timestamped")
+	awaitIdle(t, w)
+	var inserted, keys int
+	err := w.pool.QueryRow(t.Context(), `select count(*), count(distinct args->>'key') from river.river_job`).Scan(&inserted, &keys)
+	if err != nil || inserted != 2 || keys != 2 || a.times() != 2 {
+		t.Fatalf("%d jobs with %d keys, the authority was asked %d times, %v; want 2 of each", inserted, keys, a.times(), err)
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/domain/file"
-	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/tsa"
 	"github.com/factum-platform/factum/projections/runner"
@@ -69,7 +68,7 @@ func Timestamping(d Deps) (*jobs.Client, runner.Projection, error) {
 	if err := river.AddWorkerSafely(workers, w); err != nil {
 		return nil, runner.Projection{}, fmt.Errorf("process: %w", err)
 	}
-	queue, err := jobs.New(jobs.Config{Pool: d.Pool, Workers: workers, Logger: d.Logger, Exclusive: d.Exclusive})
+	queue, err := jobs.New(jobs.Config{Pool: d.Pool, Workers: workers, Logger: d.Logger, Metrics: d.Metrics, Exclusive: d.Exclusive})
 	if err != nil {
 		return nil, runner.Projection{}, err
 	}
@@ -81,16 +80,18 @@ type stampState struct {
 	Pending bool `json:"pending"`
 }
 
+// stampKind is the kind of the job that makes one attempt.
+const stampKind = "tsa.stamp"
+
 // stamping is the pure saga: a request asks for an attempt now, a failure for one when it is due.
-func stamping() Process[stampState] {
-	return Process[stampState]{
-		Name:  "timestamping",
-		Types: []string{"file.timestamp_requested", "file.timestamped", "file.timestamp_failed", "file.timestamp_abandoned"},
-		Correlate: func(rec eventstore.Recorded, _ any) (string, bool) {
-			return rec.Stream.ID, rec.Stream.Kind == file.Kind
-		},
-		Evolve: func(s stampState, fact any) stampState {
-			switch fact.(type) {
+func stamping() Process[stampState, file.Event] {
+	return Process[stampState, file.Event]{
+		Name:      "timestamping",
+		Types:     []string{"file.timestamp_requested", "file.timestamped", "file.timestamp_failed", "file.timestamp_abandoned"},
+		Correlate: stampedFile,
+		Initial:   func() stampState { return stampState{} },
+		Evolve: func(s stampState, e file.Event) stampState {
+			switch e.(type) {
 			case file.TimestampRequested:
 				s.Pending = true
 			case file.Timestamped, file.TimestampAbandoned:
@@ -98,15 +99,15 @@ func stamping() Process[stampState] {
 			}
 			return s
 		},
-		React: func(s stampState, tenant eventstore.TenantID, fact any) []Job {
+		React: func(s stampState, e file.Event) []Job {
 			if !s.Pending {
 				return nil
 			}
-			switch f := fact.(type) {
+			switch e := e.(type) {
 			case file.TimestampRequested:
-				return []Job{stampJob(tenant, f.FileID, f.At)}
+				return []Job{{stampKind, stampArgs{e.FileID, 1}, e.At}}
 			case file.TimestampFailed:
-				return []Job{stampJob(tenant, f.FileID, f.NextAttempt)}
+				return []Job{{stampKind, stampArgs{e.FileID, e.Attempt + 1}, e.NextAttempt}}
 			}
 			return nil
 		},
@@ -114,39 +115,54 @@ func stamping() Process[stampState] {
 	}
 }
 
-func stampJob(tenant eventstore.TenantID, fileID string, due time.Time) Job {
-	return Job{Make: func(key string) jobs.Job {
-		return jobs.Job{Args: stampArgs{Key: key, Tenant: string(tenant), File: fileID}, Due: due}
-	}}
+// stampedFile is the instance: a file has one time-stamp.
+func stampedFile(e file.Event) (instance string, interested bool) {
+	switch e := e.(type) {
+	case file.TimestampRequested:
+		return e.FileID, true
+	case file.Timestamped:
+		return e.FileID, true
+	case file.TimestampFailed:
+		return e.FileID, true
+	case file.TimestampAbandoned:
+		return e.FileID, true
+	}
+	return "", false
 }
 
-// stampArgs are opaque ids only: jobs are kept for a day and shown to operators.
+// stampArgs name one attempt. A job whose attempt is over must not make the next one, which is not due yet.
 type stampArgs struct {
-	Key    string `json:"key"`
-	Tenant string `json:"tenant"`
-	File   string `json:"file"`
+	File    string `json:"file"`
+	Attempt int    `json:"attempt"` // from 1
+}
+
+// stampOrder is an [order] as its worker reads it.
+type stampOrder struct {
+	Key    string    `json:"key"`
+	Tenant string    `json:"tenant"`
+	Args   stampArgs `json:"args"`
 }
 
 // Kind implements river.JobArgs.
-func (stampArgs) Kind() string { return "tsa.stamp" }
+func (stampOrder) Kind() string { return stampKind }
 
 // stampWorker makes one attempt per job. What the authority answers, good or bad, is a fact; River repeats the job only when the
 // fact could not be recorded.
 type stampWorker struct {
-	river.WorkerDefaults[stampArgs]
+	river.WorkerDefaults[stampOrder]
 	d        Deps
 	attempts *prometheus.CounterVec
 	seconds  prometheus.Histogram
 }
 
 // Work implements river.Worker.
-func (w *stampWorker) Work(ctx context.Context, job *river.Job[stampArgs]) error {
-	a := job.Args
-	sum, attempt, wanted, err := w.d.Commands.TimestampWanted(ctx, a.Tenant, a.File)
+func (w *stampWorker) Work(ctx context.Context, job *river.Job[stampOrder]) error {
+	key, tenant, a := job.Args.Key, job.Args.Tenant, job.Args.Args
+	sum, attempt, wanted, err := w.d.Commands.TimestampWanted(ctx, tenant, a.File)
 	if err != nil {
 		return err
 	}
-	if !wanted {
+	if !wanted || attempt != a.Attempt {
 		w.attempts.WithLabelValues("moot").Inc()
 		return nil
 	}
@@ -164,18 +180,18 @@ func (w *stampWorker) Work(ctx context.Context, job *river.Job[stampArgs]) error
 	w.seconds.Observe(time.Since(begun).Seconds())
 	if err != nil {
 		w.attempts.WithLabelValues("failed").Inc()
-		failed := commands.FailedAttempt{TenantID: a.Tenant, FileID: a.File, Job: a.Key, Attempt: attempt, Reason: "The time-stamping authority could not be asked."}
+		failed := commands.FailedAttempt{TenantID: tenant, FileID: a.File, Job: key, Attempt: attempt, Reason: "The time-stamping authority could not be asked."}
 		var known *tsa.Error
 		if errors.As(err, &known) {
 			failed.Reason, failed.Permanent = known.Reason, known.Permanent
 		}
-		w.d.Logger.WarnContext(ctx, "time-stamp attempt failed", "tenant", a.Tenant, "file", a.File, "attempt", attempt, "error", err)
+		w.d.Logger.WarnContext(ctx, "time-stamp attempt failed", "tenant", tenant, "file", a.File, "attempt", attempt, "error", err)
 		return w.d.Commands.RecordTimestampFailure(ctx, failed)
 	}
 	w.attempts.WithLabelValues("stamped").Inc()
-	w.d.Logger.InfoContext(ctx, "file time-stamped", "tenant", a.Tenant, "file", a.File, "attempt", attempt)
+	w.d.Logger.InfoContext(ctx, "file time-stamped", "tenant", tenant, "file", a.File, "attempt", attempt)
 	return w.d.Commands.RecordTimestamp(ctx, commands.StampOutcome{
-		TenantID: a.Tenant, FileID: a.File, Job: a.Key, Attempt: attempt, Response: stamp.Response, GenTime: stamp.GenTime,
+		TenantID: tenant, FileID: a.File, Job: key, Attempt: attempt, Response: stamp.Response, GenTime: stamp.GenTime,
 		Serial: stamp.Serial, Policy: stamp.Policy, Algorithm: stamp.Algorithm, Authority: stamp.Authority,
 	})
 }
