@@ -49,20 +49,23 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 		w.Exec(`insert into `+w.Table("memberships")+` (tenant_id, user_id, role, joined_at) values ($1, $2, $3, $4)
 			on conflict (tenant_id, user_id) do update set role = excluded.role`, f.TenantID, f.UserID, f.Role, f.At)
 	case timestamping.Enabled:
-		policy(w, rec, true, &f.Provider, f.By)
+		policy(w, rec, true, &f.Provider)
 	case timestamping.Disabled:
-		policy(w, rec, false, nil, f.By)
+		policy(w, rec, false, nil)
 	default:
 		return fmt.Errorf("directory: no rows are known for %s", rec.Type)
 	}
 	return nil
 }
 
+// nobody stands for the creator of a tenant whose creation has not been met yet.
+const nobody = "00000000-0000-0000-0000-000000000000"
+
 // policy writes the tenant's row, which may not be there yet; it stays hidden until the tenant is provisioned.
-func policy(w *runner.Writes, rec eventstore.Recorded, enabled bool, provider *string, by string) {
+func policy(w *runner.Writes, rec eventstore.Recorded, enabled bool, provider *string) {
 	w.Exec(`insert into `+w.Table("tenants")+` as t (id, name, database_name, provisioned, is_active, tsa_enabled, tsa_provider, created_by, created_at, updated_at)
 		values ($1, '', '', false, true, $2, $3, $4, $5, $5)
 		on conflict (id) do update set tsa_enabled = excluded.tsa_enabled, tsa_provider = coalesce(excluded.tsa_provider, t.tsa_provider),
 			updated_at = greatest(t.updated_at, excluded.updated_at)`,
-		string(rec.Tenant), enabled, provider, by, rec.Meta.At)
+		string(rec.Tenant), enabled, provider, nobody, rec.Meta.At)
 }
