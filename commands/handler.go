@@ -160,7 +160,7 @@ func pause(ctx context.Context, try int) bool {
 	if try < 6 {
 		bound = time.Millisecond << try
 	}
-	timer := time.NewTimer(rand.N(bound))
+	timer := time.NewTimer(rand.N(bound)) //nolint:gosec // jitter is no secret
 	defer timer.Stop()
 	select {
 	case <-timer.C:
