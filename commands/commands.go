@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sort"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type ObjectStore interface {
 	Delete(ctx context.Context, key string) error
 }
 
-// Config is what the commands need. All fields are required.
+// Config is what the commands need. Fields without a default are required.
 type Config struct {
 	Store     eventstore.Store
 	Codec     *seal.Codec
@@ -30,9 +31,10 @@ type Config struct {
 	// MAC is HMAC under a key of the tenant: equal values meet, and a stranger who guesses one learns nothing.
 	MAC         func(ctx context.Context, tenant, purpose, value string) ([]byte, error)
 	Auth        *auth.Auth
-	TSAProvider string // short name of the time-stamping authority
+	TSAProvider string // short name of the time-stamping authority; "" leaves time-stamping off
 	Now         func() time.Time
 	NewID       func() string // a fresh UUID
+	Logger      *slog.Logger  // nil means slog.Default()
 }
 
 // Commands carries out the use cases. It is safe for concurrent use.
@@ -41,7 +43,10 @@ type Commands struct{ c Config }
 // New checks the configuration.
 func New(c Config) (*Commands, error) {
 	if c.Store == nil || c.Codec == nil || c.Objects == nil || c.Provision == nil || c.MAC == nil || c.Auth == nil || c.Now == nil || c.NewID == nil {
-		return nil, errors.New("commands: every field of Config but TSAProvider is required")
+		return nil, errors.New("commands: every field of Config but TSAProvider and Logger is required")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
 	}
 	return &Commands{c}, nil
 }

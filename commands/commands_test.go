@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 type objects struct {
 	mu   sync.Mutex
 	kept map[string][]byte
+	stay error // what Delete answers
 }
 
 func (o *objects) Put(_ context.Context, key string, body io.Reader) (int64, error) {
@@ -48,6 +50,9 @@ func (o *objects) Put(_ context.Context, key string, body io.Reader) (int64, err
 func (o *objects) Delete(_ context.Context, key string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.stay != nil {
+		return o.stay
+	}
 	delete(o.kept, key)
 	return nil
 }
@@ -105,6 +110,7 @@ type world struct {
 	now      time.Time
 	provided map[string]string
 	failNext error
+	said     bytes.Buffer // the log lines; read it when nothing writes
 }
 
 func newWorld(t *testing.T) *world {
@@ -134,7 +140,8 @@ func newWorld(t *testing.T) *world {
 	}
 	w.Commands, err = commands.New(commands.Config{
 		Store: w.store, Codec: w.codec, Objects: w.objects, MAC: keys.MAC, Auth: accounts, TSAProvider: "local", NewID: uuid.NewString,
-		Now: func() time.Time { return w.now },
+		Logger: slog.New(slog.NewTextHandler(&w.said, nil)),
+		Now:    func() time.Time { return w.now },
 		Provision: func(_ context.Context, tenant, database string) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -336,6 +343,27 @@ func TestAHalfMadeTenantIsFinished(t *testing.T) {
 		t.Fatal(got)
 	}
 	refused(t, w.ProvisionTenant(t.Context(), uuid.NewString()), "tenant.unknown")
+}
+
+// TestUnneededObjectStays shows that an object store which cannot delete changes no answer, and that operators are told.
+func TestUnneededObjectStays(t *testing.T) {
+	w := newWorld(t)
+	user := uuid.NewString()
+	tenant := w.tenant(user)
+	_, _, err := w.upload(w.caller(user), tenant, strings.NewReader("content"))
+	w.must(err)
+	w.objects.stay = errors.New("the bucket is read-only")
+	_, _, err = w.upload(w.caller(user), tenant, strings.NewReader("content"))
+	w.must(err)
+	if said := w.said.String(); strings.Count(said, "could not be removed") != 1 || !strings.Contains(said, "read-only") {
+		t.Fatalf("%q", said)
+	}
+	if _, _, err = w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.Is(err, commands.ErrEmptyFile) {
+		t.Fatal(err)
+	}
+	if said := w.said.String(); strings.Count(said, "could not be removed") != 2 {
+		t.Fatalf("%q", said)
+	}
 }
 
 func TestUploadAndDelete(t *testing.T) {

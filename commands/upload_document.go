@@ -21,6 +21,9 @@ import (
 // MaxFileBytes is the largest content of a document: 100 MiB.
 const MaxFileBytes = 100 << 20
 
+// discardTimeout bounds the removal of an object that is not needed.
+const discardTimeout = 10 * time.Second
+
 var (
 	// ErrTooLarge says that a content exceeds [MaxFileBytes].
 	ErrTooLarge = errors.New("commands: a file has at most 100 MiB")
@@ -60,11 +63,18 @@ func (c *Commands) UploadDocument(ctx context.Context, by Caller, in UploadDocum
 	out, receipt, err := c.recordUpload(ctx, by, in, key, size, sums)
 	// The object is removed when nothing refers to it for certain: after a definite failure, or when the content was known.
 	if (err != nil && !MayHaveHappened(err)) || (err == nil && out.ObjectKey != key) {
-		if cleanUp := c.c.Objects.Delete(context.WithoutCancel(ctx), key); cleanUp != nil && err != nil {
-			err = errors.Join(err, cleanUp)
-		}
+		c.discard(ctx, key)
 	}
 	return out, receipt, err
+}
+
+// discard removes an object, also when the client has gone. Its failure does not change the answer: the object only takes room.
+func (c *Commands) discard(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	if err := c.c.Objects.Delete(ctx, key); err != nil {
+		c.c.Logger.WarnContext(ctx, "an object that nothing refers to could not be removed", "object", key, "error", err)
+	}
 }
 
 func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocument, key string, size int64, sums *digests) (Uploaded, Receipt, error) {

@@ -178,7 +178,7 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	}
 	cmds, err := commands.New(commands.Config{
 		Store: store, Codec: codec, Objects: objects, Provision: dbs.Provision, MAC: keys.MAC, Auth: accounts,
-		TSAProvider: s.tsa.Provider, Now: time.Now, NewID: uuid.NewString,
+		TSAProvider: s.tsa.Provider, Now: time.Now, NewID: uuid.NewString, Logger: s.log,
 	})
 	if err != nil {
 		return nil, err

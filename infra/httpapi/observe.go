@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -118,7 +119,7 @@ func leaveNothingUnread(c fiber.Ctx) {
 	}
 	conn := c.RequestCtx().Conn()
 	if conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
-		if _, err := io.CopyN(io.Discard, body, drainBytes); err == io.EOF { //nolint:errorlint // io.CopyN returns it bare
+		if _, err := io.CopyN(io.Discard, body, drainBytes); errors.Is(err, io.EOF) {
 			return
 		}
 	}
