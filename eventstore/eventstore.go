@@ -217,6 +217,12 @@ type Claim struct {
 	Give       bool
 }
 
+// Held is a claimed value and the stream that holds it.
+type Held struct {
+	Scope, Key string
+	Stream     StreamID
+}
+
 // Write is one stream's part of an append. Events must not be empty.
 type Write struct {
 	Stream   StreamID
@@ -269,6 +275,9 @@ type Log interface {
 	Follow(ctx context.Context, after Position) iter.Seq2[Batch, error]
 	// Head is the position of the last committed event, 0 for an empty log.
 	Head(ctx context.Context) (Position, error)
+	// Claims yields the values that are held, ordered by the bytes of scope and key. What is taken or given meanwhile may be
+	// missed: it is for moving a log whose writers are at rest.
+	Claims(ctx context.Context) iter.Seq2[Held, error]
 }
 
 // Batch is a run of events in position order.

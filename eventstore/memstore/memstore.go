@@ -299,6 +299,30 @@ func (l *log) Head(ctx context.Context) (eventstore.Position, error) {
 	return eventstore.Position(len(l.events)), nil
 }
 
+// Claims implements [eventstore.Log].
+func (l *log) Claims(ctx context.Context) iter.Seq2[eventstore.Held, error] {
+	return func(yield func(eventstore.Held, error) bool) {
+		if err := l.ready(ctx); err != nil {
+			yield(eventstore.Held{}, err)
+			return
+		}
+		l.mu.RLock()
+		held := make([]eventstore.Held, 0, len(l.claims))
+		for c, stream := range l.claims {
+			held = append(held, eventstore.Held{Scope: c.scope, Key: c.key, Stream: stream})
+		}
+		l.mu.RUnlock()
+		slices.SortFunc(held, func(a, b eventstore.Held) int {
+			return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Key, b.Key))
+		})
+		for _, h := range held {
+			if !yield(h, nil) {
+				return
+			}
+		}
+	}
+}
+
 // copied protects the log from a reader that changes what it got.
 func copied(rec eventstore.Recorded) eventstore.Recorded {
 	rec.Data = bytes.Clone(rec.Data)

@@ -246,6 +246,54 @@ func (l *log) Head(ctx context.Context) (eventstore.Position, error) {
 	return eventstore.Position(pos), nil
 }
 
+const claimsSQL = `select c.scope, c.key, c.kind, c.id from es.claims c
+	where (c.scope collate "C", c.key) > ($1 collate "C", $2) order by c.scope collate "C", c.key limit $3`
+
+// Claims implements [eventstore.Log].
+func (l *log) Claims(ctx context.Context) iter.Seq2[eventstore.Held, error] {
+	return func(yield func(eventstore.Held, error) bool) {
+		var last eventstore.Held
+		for {
+			pool, err := l.pool(ctx)
+			var page []eventstore.Held
+			if err == nil {
+				page, err = l.claims(ctx, pool, last)
+			}
+			if err != nil {
+				yield(eventstore.Held{}, err)
+				return
+			}
+			for _, h := range page {
+				if !yield(h, nil) {
+					return
+				}
+				last = h
+			}
+			if len(page) < streamPage {
+				return
+			}
+		}
+	}
+}
+
+func (l *log) claims(ctx context.Context, pool *pgxpool.Pool, after eventstore.Held) ([]eventstore.Held, error) {
+	rows, err := pool.Query(ctx, claimsSQL, after.Scope, []byte(after.Key), streamPage)
+	if err != nil {
+		return nil, fmt.Errorf("pgstore: read the claims of tenant %s: %w", l.tenant, err)
+	}
+	held, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (eventstore.Held, error) {
+		var h eventstore.Held
+		var key []byte
+		err := row.Scan(&h.Scope, &key, &h.Stream.Kind, &h.Stream.ID)
+		h.Key = string(key)
+		return h, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pgstore: read the claims of tenant %s: %w", l.tenant, err)
+	}
+	return held, nil
+}
+
 // query reads events and, from the last column of any row, where they end.
 func (l *log) query(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) (events []eventstore.Recorded, end uint64, err error) {
 	rows, err := pool.Query(ctx, sql, args...)

@@ -108,7 +108,13 @@ func one(id, stream string, expected eventstore.Expected) eventstore.Write {
 }
 
 func TestContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) eventstore.Store { return newDatabases(t).open(nil) })
+	var d *databases
+	storetest.Run(t, storetest.Engine{
+		Open: func(t *testing.T) eventstore.Store { d = newDatabases(t); return d.open(nil) },
+		Cut: func(t *testing.T) {
+			must(t, d.admin(), `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
+		},
+	})
 }
 
 func TestModel(t *testing.T) {

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/factum-platform/factum/eventstore"
@@ -53,6 +54,37 @@ func claimPassesOn(t *testing.T, s eventstore.Store) {
 	_, err = l.Append(t.Context(), write("user", "c", eventstore.NoStream(), 1, eventstore.Claim{Scope: "name", Key: "new"}),
 		write("user", "d", eventstore.NoStream(), 1, eventstore.Claim{Scope: "name", Key: "new"}))
 	wantError[*eventstore.ClaimError](t, err)
+}
+
+func heldClaims(t *testing.T, s eventstore.Store) {
+	l := s.Tenant(alpha)
+	want := []eventstore.Held{}
+	for i := range 3 {
+		w := write("user", fmt.Sprint(i), eventstore.NoStream(), 1)
+		for j := range 400 { // more than an engine reads at a time
+			c := eventstore.Claim{Scope: fmt.Sprintf("S%d", i), Key: fmt.Sprintf("\xff%03d", j)}
+			w.Claims = append(w.Claims, c)
+			want = append(want, eventstore.Held{Scope: c.Scope, Key: c.Key, Stream: w.Stream})
+		}
+		mustAppend(t, l, w)
+	}
+	lower := write("user", "lower", eventstore.NoStream(), 1, eventstore.Claim{Scope: "a", Key: "b"}, eventstore.Claim{Scope: "given", Key: "b"})
+	mustAppend(t, l, lower)
+	mustAppend(t, l, write("user", "lower", eventstore.At(1), 1, eventstore.Claim{Scope: "given", Key: "b", Give: true}))
+	want = append(want, eventstore.Held{Scope: "a", Key: "b", Stream: lower.Stream})
+	var got []eventstore.Held
+	for held, err := range l.Claims(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, held)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d claims are held; want %d in order", len(got), len(want))
+	}
+	for held, err := range s.Tenant(beta).Claims(t.Context()) {
+		t.Errorf("another tenant holds %+v, %v", held, err)
+	}
 }
 
 func oneClaimant(t *testing.T, s eventstore.Store) {

@@ -22,8 +22,16 @@ const (
 	patience = 20 * time.Second
 )
 
-// Run tests the whole contract. open returns an empty store in which the tenants "alpha" and "beta" exist; it is closed by the suite.
-func Run(t *testing.T, open func(t *testing.T) eventstore.Store) {
+// Engine says how a test opens an engine and how it hurts it.
+type Engine struct {
+	// Open returns an empty store in which the tenants "alpha" and "beta" exist; the suite closes it.
+	Open func(t *testing.T) eventstore.Store
+	// Cut breaks every connection of the store that was opened last; new ones may be made at once. nil: the engine has none.
+	Cut func(t *testing.T)
+}
+
+// Run tests the whole contract.
+func Run(t *testing.T, e Engine) {
 	t.Helper()
 	tests := []struct {
 		name string
@@ -44,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) eventstore.Store) {
 		{"appends that cross each other's streams do not block for ever", eventstore.Caps{MultiStream: true, AtomicClaim: true}, crossing},
 		{"a claim is taken once and can be given", eventstore.Caps{AtomicClaim: true}, claims},
 		{"a claim passes on in one append", eventstore.Caps{AtomicClaim: true, MultiStream: true}, claimPassesOn},
+		{"the held claims can be listed", eventstore.Caps{AtomicClaim: true}, heldClaims},
 		{"of many claimants one wins", eventstore.Caps{AtomicClaim: true}, oneClaimant},
 		{"bytes survive exactly", eventstore.Caps{}, exactBytes},
 		{"sizes up to the limits are kept, larger ones refused", eventstore.Caps{}, sizes},
@@ -62,7 +71,7 @@ func Run(t *testing.T, open func(t *testing.T) eventstore.Store) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := open(t)
+			s := e.Open(t)
 			t.Cleanup(func() {
 				if err := s.Close(); err != nil {
 					t.Error(err)
