@@ -263,7 +263,8 @@ type Store interface {
 // Log is one tenant's log. It is safe for concurrent use.
 type Log interface {
 	// Append writes all events of all writes, or none. Errors: *[ConflictError], *[ClaimError], *[ReusedKeyError],
-	// *[InvalidError] (nothing was sent), or an ambiguous failure (promise A7). It answers one Appended per write, in order.
+	// *[InvalidError] (nothing was sent), *[UnavailableError] (it says whether the append may have been written), or another
+	// ambiguous failure (promise A7). It answers one Appended per write, in order.
 	Append(ctx context.Context, writes ...Write) ([]Appended, error)
 	// ReadStream yields the stream's events with Version >= from, in order. A stream that does not exist yields none.
 	ReadStream(ctx context.Context, s StreamID, from Version) iter.Seq2[Recorded, error]
@@ -314,6 +315,26 @@ type ReusedKeyError struct{ Stream StreamID }
 func (e *ReusedKeyError) Error() string {
 	return fmt.Sprintf("eventstore: the command id was used before for something other than this append to %s", e.Stream)
 }
+
+// UnavailableError says that an engine could not be reached, or could not write. Waiting or an operator helps, not another request.
+type UnavailableError struct {
+	Tenant TenantID
+	Reason string // what is wrong with the tenant's database or the server, and what to set or do
+	Maybe  bool   // the append may have been written all the same: repeating it with the same ids is safe and tells (promise A7)
+	Err    error
+}
+
+// Error implements error.
+func (e *UnavailableError) Error() string {
+	written := "nothing was written"
+	if e.Maybe {
+		written = "the append may have been written, repeat it to know"
+	}
+	return fmt.Sprintf("eventstore: the log of tenant %s: %s (%s): %v", e.Tenant, e.Reason, written, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // InvalidError says that an append was malformed and was not sent.
 type InvalidError struct{ Reason string }

@@ -77,6 +77,7 @@ func answer(err error) error {
 		refusal  *es.Refusal
 		conflict *eventstore.ConflictError
 		reused   *eventstore.ReusedKeyError
+		closed   *eventstore.UnavailableError
 	)
 	switch {
 	case errors.As(err, &problem):
@@ -93,6 +94,8 @@ func answer(err error) error {
 		return httpapi.NewProblem(http.StatusConflict, "", "This Idempotency-Key was used before for another request.")
 	case errors.As(err, &conflict):
 		return httpapi.NewProblem(http.StatusConflict, "", "Somebody else changed this at the same time. Try again.")
+	case errors.As(err, &closed):
+		return httpapi.Unavailable("The log cannot be written now. Try again with the same Idempotency-Key: nothing is done twice.", err)
 	case errors.Is(err, commands.ErrTooLarge):
 		return httpapi.NewProblem(http.StatusRequestEntityTooLarge, "", "A file has at most 100 MiB.")
 	case errors.Is(err, commands.ErrEmptyFile):

@@ -5,189 +5,153 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/factum-platform/factum/eventstore"
 )
 
-// lockRetries is how often an append is repeated after the server undid it for the sake of another.
-const lockRetries = 5
-
-// meaning says what an error of the append statement means; everything else is an ambiguous failure (promise A7).
-type meaning uint8
-
+// What es.append refuses an append for.
 const (
-	ambiguous meaning = iota
-	conflict          // a stream was not at the expected version
-	claimed           // a claim is taken
-	duplicate         // an event id is in the log already
-	undone            // nothing was written and nothing is wrong with the append
-	malformed         // the server cannot store it
+	conflict = "conflict" // a stream was not at the expected version
+	claimed  = "claimed"  // a claim is taken
 )
 
-// meanings maps SQLSTATE codes, and for unique violations constraint names, to what they mean. This is the one place.
-var meanings = map[string]meaning{
-	"ES001 events_stream_version": conflict,
-	"ES002 claims_pkey":           claimed,
-	"23505 events_id":             duplicate,
-	"23505 events_stream_version": conflict,
-	"40001":                       undone,    // serialization failure
-	"40P01":                       undone,    // deadlock
-	"55P03":                       undone,    // lock timeout
-	"22P02":                       malformed, // JSON that Go accepts and PostgreSQL does not
-	"22021":                       malformed, // text that is not UTF-8
-	"54001":                       malformed, // JSON nested too deeply
+// sendRetries is how often a statement is repeated that the server undid or never answered; with the pauses of [tail.Pause] that is
+// some seconds.
+const sendRetries = 4
+
+// failure says what follows from an error of the append statement.
+type failure struct {
+	again  bool   // another attempt may succeed
+	maybe  bool   // it may have been carried out nevertheless (promise A7)
+	member bool   // one of the appends is at fault, not the server
+	what   string // what is wrong with the server and what to do, with %s for the setting that says where it is
 }
 
-func meaningOf(err error) meaning {
+// failures maps SQLSTATE codes, or their classes, to what follows. This is the one place.
+var failures = map[string]failure{
+	"40":    {again: true, what: "it undid the append for the sake of another"},                           // serialization failure, deadlock
+	"55P03": {again: true, what: "another process holds the log's counter; look for a stuck transaction"}, // lock timeout
+	"57P01": {again: true, maybe: true, what: "it is being shut down"},
+	"57P02": {again: true, maybe: true, what: "it has crashed"},
+	"57P03": {again: true, what: "it is starting or stopping"},
+	"57014": {maybe: true, what: "the statement took longer than statement_timeout"},
+	"53300": {again: true, what: "it has no connection free; raise max_connections"},
+	"53":    {what: "it has no room; free some where data_directory is, or memory"}, // disk full, out of memory
+	"25006": {what: "it is read-only: a standby (see %s), or default_transaction_read_only is on"},
+	"28":    {what: "it does not accept the role or password (see %s)"},
+	"3D":    {what: "there is no such database (see %s)"},
+	"42":    {what: "its schema es or its grants are not those of this binary; migrate it"},
+	"58":    {what: "it cannot read or write its files; see its log"},
+	"XX":    {what: "it is damaged; see its log"},
+}
+
+// unreachable is what follows when no server answered.
+const unreachable = "it cannot be reached; start it or correct %s"
+
+func failureOf(err error) failure {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return ambiguous
+	var connect *pgconn.ConnectError
+	var unplaced *unplacedError
+	switch {
+	case errors.As(err, &unplaced):
+		return failure{what: "nobody has made it"}
+	case errors.As(err, &pg) && len(pg.Code) == 5:
+		if f, known := failures[pg.Code]; known {
+			return f
+		}
+		if f, known := failures[pg.Code[:2]]; known {
+			return f
+		}
+		return failure{member: true}
+	case errors.As(err, &connect) || pgconn.SafeToRetry(err):
+		return failure{again: true, what: unreachable}
+	default:
+		return failure{again: true, maybe: true, what: unreachable}
 	}
-	if m, ok := meanings[pg.Code]; ok {
-		return m
-	}
-	return meanings[pg.Code+" "+pg.ConstraintName]
 }
 
-// Append implements [eventstore.Log].
+func (f failure) reason(setting string) string {
+	return strings.ReplaceAll(f.what, "%s", setting)
+}
+
+// Append implements [eventstore.Log]. When ctx ends, an append that is not on its way yet is taken back and certainly not written.
 func (l *log) Append(ctx context.Context, writes ...eventstore.Write) ([]eventstore.Appended, error) {
 	if err := eventstore.Validate(l.store.Caps(), writes); err != nil {
 		return nil, err
 	}
-	pool, err := l.pool(ctx)
-	if err != nil {
-		return nil, err
+	if err := l.tenant.Validate(); err != nil {
+		return nil, invalid(err)
 	}
-	args, err := arguments(writes)
-	if err != nil {
-		return nil, err
-	}
-	for try := 0; ; try++ {
-		out, err := l.append(ctx, pool, args, len(writes))
-		if err == nil {
-			l.store.ring(l.tenant)
-			return out, nil
-		}
-		switch meaningOf(err) {
-		case conflict, duplicate, claimed:
-			return l.explain(ctx, pool, writes, err)
-		case undone:
-			if try < lockRetries && ctx.Err() == nil {
-				continue
-			}
-		case malformed:
-			return nil, &eventstore.InvalidError{Reason: "PostgreSQL cannot store an event of the append: its JSON is nested too deeply or malformed"}
-		case ambiguous:
-		}
+	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("pgstore: append to tenant %s: %w", l.tenant, err)
 	}
-}
-
-func (l *log) append(ctx context.Context, pool *pgxpool.Pool, args []any, writes int) ([]eventstore.Appended, error) {
-	rows, err := pool.Query(ctx, `select o_write, o_version, o_pos from es.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`, args...)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]eventstore.Appended, writes)
-	answered := 0
-	var write int
-	var at eventstore.Appended
-	_, err = pgx.ForEachRow(rows, []any{&write, &at.Version, &at.Position}, func() error {
-		out[write-1] = at
-		answered++
-		return nil
-	})
-	if err == nil && answered != writes {
-		err = fmt.Errorf("the server answered %d of %d writes", answered, writes)
-	}
-	return out, err
-}
-
-// arguments lays the writes out as the arrays of es.append.
-func arguments(writes []eventstore.Write) ([]any, error) {
-	var (
-		wKind, wID, eType, eData, eMeta, cScope []string
-		wExpected                               []int64
-		wCount, eWrite, eOrd, eSchema, cWrite   []int32
-		eID                                     [][16]byte
-		cKey                                    [][]byte
-		cGive                                   []bool
-	)
-	for i, w := range writes {
-		expected := int64(-1)
-		if v, exact := w.Expected.Exact(); exact {
-			expected = int64(v)
-		} else if !w.Expected.Allows(1) {
-			expected = -2 // the zero Expected allows nothing: no stream has this version
-		}
-		wKind, wID = append(wKind, w.Stream.Kind), append(wID, w.Stream.ID)
-		wExpected, wCount = append(wExpected, expected), append(wCount, int32(len(w.Events)))
-		for j, e := range w.Events {
+	p := &pending{writes: writes, answer: make(chan answer, 1)}
+	for _, w := range writes {
+		for _, e := range w.Events {
 			e.Meta.At = e.Meta.At.UTC().Round(0)
 			meta, err := json.Marshal(e.Meta)
 			if err != nil {
 				return nil, fmt.Errorf("pgstore: write the metadata of %s: %w", e.Type, err)
 			}
-			eWrite, eOrd = append(eWrite, int32(i+1)), append(eOrd, int32(j+1))
-			eID, eType, eSchema = append(eID, e.ID), append(eType, e.Type), append(eSchema, int32(e.Schema))
-			eData, eMeta = append(eData, string(e.Data)), append(eMeta, string(meta))
-		}
-		for _, c := range w.Claims {
-			cWrite, cScope = append(cWrite, int32(i+1)), append(cScope, c.Scope)
-			cKey, cGive = append(cKey, []byte(c.Key)), append(cGive, c.Give)
+			p.metas, p.size = append(p.metas, string(meta)), p.size+len(e.Data)
 		}
 	}
-	if cWrite == nil {
-		cWrite, cScope, cKey, cGive = []int32{}, []string{}, [][]byte{}, []bool{} // null would be no array
+	if err := l.enqueue(p); err != nil {
+		return nil, err
 	}
-	return []any{wKind, wID, wExpected, wCount, eWrite, eOrd, eID, eType, eSchema, eData, eMeta, cWrite, cScope, cKey, cGive}, nil
+	var a answer
+	select {
+	case a = <-p.answer:
+	case <-ctx.Done():
+		return nil, &eventstore.UnavailableError{
+			Tenant: l.tenant, Reason: "the caller stopped waiting for the append", Maybe: !l.withdraw(p), Err: ctx.Err(),
+		}
+	}
+	switch {
+	case a.err == nil && a.refused == "":
+		return a.done, nil
+	case a.err == nil:
+		return l.explain(ctx, writes, a)
+	}
+	var pg *pgconn.PgError
+	if !errors.As(a.err, &pg) || !failureOf(a.err).member {
+		return nil, a.err
+	}
+	if pg.ConstraintName == "events_id" {
+		return l.explain(ctx, writes, a)
+	}
+	if strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "54") { // JSON that Go accepts: nested too deeply
+		return nil, &eventstore.InvalidError{Reason: "PostgreSQL cannot store an event of the append: its JSON is nested too deeply or malformed"}
+	}
+	return nil, fmt.Errorf("pgstore: append to tenant %s: %w", l.tenant, a.err)
 }
 
 // explain finds out why an append was refused: a repetition, a reused command id, a taken claim or a conflict.
-func (l *log) explain(ctx context.Context, pool *pgxpool.Pool, writes []eventstore.Write, cause error) ([]eventstore.Appended, error) {
-	if out, err := l.replayed(ctx, pool, writes); out != nil || err != nil {
-		return out, err
-	}
-	refused, err := refusedPart(cause)
+func (l *log) explain(ctx context.Context, writes []eventstore.Write, a answer) ([]eventstore.Appended, error) {
+	pool, err := l.pool(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if meaningOf(cause) == claimed {
+	if out, err := l.replayed(ctx, pool, writes); out != nil || err != nil {
+		return out, err
+	}
+	switch a.refused {
+	case claimed:
 		for _, w := range writes {
-			if refused < len(w.Claims) {
-				return nil, &eventstore.ClaimError{Claim: w.Claims[refused]}
+			if a.part < len(w.Claims) {
+				return nil, &eventstore.ClaimError{Claim: w.Claims[a.part]}
 			}
-			refused -= len(w.Claims)
+			a.part -= len(w.Claims)
 		}
+	case conflict:
+		w := writes[a.part]
+		return nil, &eventstore.ConflictError{Stream: w.Stream, Expected: w.Expected, Actual: a.found}
 	}
-	if meaningOf(cause) != conflict || refused >= len(writes) {
-		return nil, fmt.Errorf("pgstore: append to tenant %s: refused for no reason that can be found: %w", l.tenant, cause)
-	}
-	w := writes[refused]
-	var version int64
-	err = pool.QueryRow(ctx, `select s.version from es.streams s where s.kind = $1 and s.id = $2`, w.Stream.Kind, w.Stream.ID).Scan(&version)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("pgstore: read the version of %s: %w", w.Stream, err)
-	}
-	return nil, &eventstore.ConflictError{Stream: w.Stream, Expected: w.Expected, Actual: eventstore.Version(version)}
-}
-
-// refusedPart is the index of the write or claim that the server refused.
-func refusedPart(cause error) (int, error) {
-	var pg *pgconn.PgError
-	if !errors.As(cause, &pg) {
-		return 0, cause
-	}
-	n, err := strconv.Atoi(pg.Detail)
-	if err != nil || n < 1 {
-		return 0, fmt.Errorf("pgstore: the server refused an append and did not say which part: %w", cause)
-	}
-	return n - 1, nil
+	return nil, fmt.Errorf("pgstore: append to tenant %s: refused for no reason that can be found: %w", l.tenant, a.err)
 }
 
 // replayed answers an append whose event ids are in the log already: nil when none is.

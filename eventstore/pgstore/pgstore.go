@@ -14,6 +14,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -42,10 +43,11 @@ type Databases interface {
 }
 
 // Config is what a store needs. Notify is the database through which processes wake each other (LISTEN, NOTIFY); nil wakes only
-// this process, and the others notice by polling.
+// this process, and the others notice by polling. Setting is what people set to say where the databases are, for error messages.
 type Config struct {
 	Databases Databases
 	Notify    *pgxpool.Pool
+	Setting   string // optional
 }
 
 // Store implements [eventstore.Store].
@@ -53,8 +55,13 @@ type Store struct {
 	databases Databases
 	bell      eventstore.Bell
 	notifier  *notifier
+	setting   string
 	closed    context.Context
 	close     context.CancelFunc
+
+	mu      sync.Mutex
+	lanes   map[eventstore.TenantID]*lane // those that run
+	running sync.WaitGroup
 }
 
 // Open starts the store's doorbell.
@@ -62,7 +69,10 @@ func Open(_ context.Context, c Config) (*Store, error) {
 	if c.Databases == nil {
 		return nil, errors.New("pgstore: Config.Databases is required")
 	}
-	s := &Store{databases: c.Databases}
+	if c.Setting == "" {
+		c.Setting = "the setting of the database's URL"
+	}
+	s := &Store{databases: c.Databases, setting: c.Setting, lanes: map[eventstore.TenantID]*lane{}}
 	s.closed, s.close = context.WithCancel(context.Background())
 	if c.Notify != nil {
 		s.notifier = startNotifier(c.Notify, &s.bell)
@@ -81,9 +91,13 @@ func (s *Store) Caps() eventstore.Caps {
 // Bell implements [eventstore.Store].
 func (s *Store) Bell() *eventstore.Bell { return &s.bell }
 
-// Close implements [eventstore.Store]: it ends followers and the doorbell. The pools are their owner's to close.
+// Close implements [eventstore.Store]: appends that are on their way are finished, waiting ones are answered [eventstore.ErrClosed],
+// followers and the doorbell end. The pools are their owner's to close.
 func (s *Store) Close() error {
-	s.close()
+	s.mu.Lock()
+	s.close() // under the lock: no lane starts from here on
+	s.mu.Unlock()
+	s.running.Wait()
 	if s.notifier != nil {
 		s.notifier.stop()
 	}
@@ -143,7 +157,7 @@ const (
 		select e.*, sum(octet_length(e.data::text)) over (order by e.pos rows unbounded preceding) - octet_length(e.data::text) as before
 		  from es.events e where e.pos > $1 order by e.pos limit $2) e
 		where e.before < $3 order by e.pos`
-	streamSQL = `select ` + columns + `, (select s.version from es.streams s where s.kind = $4 and s.id = $5) from (
+	streamSQL = `select ` + columns + `, (select max(s.version) from es.events s where s.kind = $4 and s.id = $5) from (
 		select e.*, sum(octet_length(e.data::text)) over (order by e.version rows unbounded preceding) - octet_length(e.data::text) as before
 		  from es.events e where e.kind = $4 and e.id = $5 and e.version >= $1 order by e.version limit $2) e
 		where e.before < $3 order by e.version`
@@ -247,7 +261,7 @@ func (l *log) Head(ctx context.Context) (eventstore.Position, error) {
 }
 
 const claimsSQL = `select c.scope, c.key, c.kind, c.id from es.claims c
-	where (c.scope collate "C", c.key) > ($1 collate "C", $2) order by c.scope collate "C", c.key limit $3`
+	where (c.scope, c.key) > ($1, $2) order by c.scope, c.key limit $3`
 
 // Claims implements [eventstore.Log].
 func (l *log) Claims(ctx context.Context) iter.Seq2[eventstore.Held, error] {

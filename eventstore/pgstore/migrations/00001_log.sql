@@ -2,24 +2,18 @@
 create schema es;
 
 -- The counter row: a position is drawn by updating it, and the lock that takes is released by the same commit that shows the
--- events. So positions rise in commit order, without gaps, and a reader that pages by position skips nothing.
+-- events. So positions rise in commit order, without gaps, and a reader that pages by position skips nothing. All text is compared
+-- by its bytes: that is one order everywhere, and the cheapest.
 create table es.head (
   one boolean primary key default true check (one),
   pos bigint not null default 0
 ) with (fillfactor = 50);
 insert into es.head default values;
 
-create table es.streams (
-  kind text not null,
-  id text not null,
-  version bigint not null,
-  primary key (kind, id)
-) with (fillfactor = 80);
-
 create table es.events (
   pos bigint primary key,
-  kind text not null,
-  id text not null,
+  kind text collate "C" not null,
+  id text collate "C" not null,
   version bigint not null,
   event_id uuid not null,
   type text not null,
@@ -32,10 +26,10 @@ create table es.events (
 );
 
 create table es.claims (
-  scope text not null,
+  scope text collate "C" not null,
   key bytea not null,
-  kind text not null,
-  id text not null,
+  kind text collate "C" not null,
+  id text collate "C" not null,
   constraint claims_pkey primary key (scope, key)
 );
 
@@ -47,68 +41,102 @@ end $$;
 -- +goose StatementEnd
 create trigger append_only before update or delete or truncate on es.events for each statement execute function es.refuse();
 
--- One append: all writes or none. It must run as a statement of its own, never inside a wider transaction, because the last lock
--- that it takes is the counter's. w_expected: 0 no stream, -1 any existing version, else that version. The arrays e_* hold the
--- events in order, e_write the write (from 1) and e_ord the place in it (from 1); c_* hold the claims, c_give releases. A refusal's
--- detail is the number, from 1, of the write (ES001) or of the claim (ES002).
+-- A batch of appends in one statement, each of them all or nothing. It must run as a statement of its own, never inside a wider
+-- transaction. The counter's row is locked first, so that appends to one log take turns, whoever sends them: what is read and checked
+-- here stays true until the commit, and positions of what is refused are handed back before anybody else draws one.
+--   a_writes, a_claims: how many of the writes and claims, in order, are each append's
+--   w_expected: 0 no stream, -1 any existing version, else that version
+--   w_count, w_before: how many events the write has, and how many all writes before it have
+--   e_*: all events in order; e_write is the write that an event belongs to, e_ord its place in it
+--   c_*: all claims in order; c_write is the write that makes it, c_give releases
+-- All numbers count from 1 over the batch. The answer:
+--   o_first: the position before the first event; the events that are written follow it in their order
+--   o_found: the version of each write's stream before the batch
+--   o_refused, o_part: null when all appends were done. Else by append: '' done, 'conflict' and the number of the write, or
+--     'claimed' and the number of the claim.
+-- An event id that is in the log already fails the whole batch (23505 events_id).
 -- +goose StatementBegin
 create function es.append(
-  w_kind text[], w_id text[], w_expected bigint[], w_count integer[],
+  a_writes integer[], a_claims integer[],
+  w_kind text[], w_id text[], w_expected bigint[], w_count integer[], w_before integer[],
   e_write integer[], e_ord integer[], e_id uuid[], e_type text[], e_schema integer[], e_data text[], e_meta text[],
-  c_write integer[], c_scope text[], c_key bytea[], c_give boolean[]
-) returns table (o_write integer, o_version bigint, o_pos bigint) language plpgsql as $$
+  c_write integer[], c_scope text[], c_key bytea[], c_give boolean[],
+  out o_first bigint, out o_found bigint[], out o_refused text[], out o_part integer[]
+) language plpgsql as $$
 declare
   n integer := cardinality(e_id);
-  versions bigint[] := array_fill(0::bigint, array[cardinality(w_kind)]);
-  w integer;
-  v bigint;
-  p bigint;
-  c record;
+  refused integer := 0; -- events of refused appends
+  fits boolean;         -- nothing is refused and nothing claimed
+  w integer := 0;       -- writes of the appends before
+  c integer := 0;       -- claims of the appends before
+  why text;
+  part integer;
 begin
-  -- Streams and claims are locked in one order by everybody, so that two appends cannot wait for each other.
-  for w in select u.o::integer from unnest(w_kind, w_id) with ordinality u(k, i, o) order by u.k collate "C", u.i collate "C" loop
-    v := null;
-    if w_expected[w] = 0 then
-      insert into es.streams as s values (w_kind[w], w_id[w], w_count[w]) on conflict do nothing returning s.version into v;
-    elsif w_expected[w] = -1 then
-      update es.streams s set version = s.version + w_count[w] where s.kind = w_kind[w] and s.id = w_id[w] returning s.version into v;
-    else
-      update es.streams s set version = s.version + w_count[w]
-        where s.kind = w_kind[w] and s.id = w_id[w] and s.version = w_expected[w] returning s.version into v;
-    end if;
-    if v is null then
-      raise exception 'conflict' using errcode = 'ES001', constraint = 'events_stream_version', detail = w::text;
-    end if;
-    versions[w] := v;
-  end loop;
-  if cardinality(c_write) > 0 then
-    -- A value that is given and taken in one append passes from one stream to the other.
-    for c in select u.* from unnest(c_write, c_scope, c_key, c_give) with ordinality u(write, scope, key, give, o)
-             order by u.scope collate "C", u.key, not u.give loop
-      if c.give then
-        delete from es.claims x where x.scope = c.scope and x.key = c.key and x.kind = w_kind[c.write] and x.id = w_id[c.write];
-      else
-        -- The update changes nothing: it finds out, under the row's lock, whether the claim is this stream's own already.
-        insert into es.claims as x values (c.scope, c.key, w_kind[c.write], w_id[c.write])
-          on conflict on constraint claims_pkey do update set kind = excluded.kind where x.kind = excluded.kind and x.id = excluded.id;
-        if not found then
-          raise exception 'claimed' using errcode = 'ES002', constraint = 'claims_pkey', detail = c.o::text;
-        end if;
+  update es.head set pos = pos + n returning pos - n into o_first;
+  select array_agg(s.found order by s.o), bool_and(s.found = s.expected or (s.expected = -1 and s.found > 0)) and cardinality(c_write) = 0
+    into o_found, fits
+    from (select u.o, u.expected, coalesce(
+            (select e.version from es.events e where e.kind = u.kind and e.id = u.id order by e.version desc limit 1), 0) as found
+          from unnest(w_kind, w_id, w_expected) with ordinality u(kind, id, expected, o)) s;
+  if not fits then
+    o_refused := '{}';
+    o_part := '{}';
+    for a in 1 .. cardinality(a_writes) loop
+      why := '';
+      part := 0;
+      select 'conflict', i into why, part from generate_series(w + 1, w + a_writes[a]) i
+        where not (o_found[i] = w_expected[i] or (w_expected[i] = -1 and o_found[i] > 0))
+        order by w_kind[i] collate "C", w_id[i] collate "C" limit 1;
+      if why is null and a_claims[a] > 0 then
+        -- A value that is given and taken in one append passes from one stream to the other.
+        with x as (
+          select i, c_scope[i] as scope, c_key[i] as key, c_give[i] as give, w_kind[c_write[i]] as kind, w_id[c_write[i]] as id
+            from generate_series(c + 1, c + a_claims[a]) i)
+        select 'claimed', t.i into why, part
+          from x t left join es.claims h on h.scope = t.scope and h.key = t.key
+          where not t.give and (
+            ((h.kind, h.id) <> (t.kind, t.id) and not exists (
+              select from x g where g.give and g.scope = t.scope and g.key = t.key and g.kind = h.kind and g.id = h.id))
+            or exists (
+              select from x o where not o.give and o.scope = t.scope and o.key = t.key and (o.kind, o.id) <> (t.kind, t.id) and o.i < t.i))
+          order by t.scope collate "C", t.key, t.i limit 1;
       end if;
+      if why is null and a_claims[a] > 0 then
+        delete from es.claims h using generate_series(c + 1, c + a_claims[a]) i
+          where c_give[i] and h.scope = c_scope[i] and h.key = c_key[i] and h.kind = w_kind[c_write[i]] and h.id = w_id[c_write[i]];
+        insert into es.claims select c_scope[i], c_key[i], w_kind[c_write[i]], w_id[c_write[i]]
+          from generate_series(c + 1, c + a_claims[a]) i where not c_give[i] on conflict do nothing; -- its own already
+      end if;
+      for i in w + 1 .. w + a_writes[a] loop
+        if why is null then
+          w_before[i] := w_before[i] - refused;
+        else
+          w_before[i] := -1;
+        end if;
+      end loop;
+      if why is not null then
+        for i in w + 1 .. w + a_writes[a] loop
+          refused := refused + w_count[i];
+        end loop;
+      end if;
+      o_refused[a] := coalesce(why, '');
+      o_part[a] := coalesce(part, 0);
+      w := w + a_writes[a];
+      c := c + a_claims[a];
     end loop;
+    if refused > 0 then
+      update es.head set pos = pos - refused;
+    end if;
   end if;
-  update es.head set pos = pos + n returning pos into p; -- the last lock; held until the commit that follows at once
   insert into es.events (pos, kind, id, version, event_id, type, schema, data, meta)
-    select p - n + u.o, w_kind[u.w], w_id[u.w], versions[u.w] - w_count[u.w] + u.ord, u.i, u.t, u.sc, u.d::json, u.m::json
-      from unnest(e_write, e_ord, e_id, e_type, e_schema, e_data, e_meta) with ordinality u(w, ord, i, t, sc, d, m, o);
-  return query
-    select u.w, versions[u.w], max(p - n + u.o) from unnest(e_write) with ordinality u(w, o) group by u.w order by u.w;
+    select o_first + w_before[u.w] + u.ord, w_kind[u.w], w_id[u.w], o_found[u.w] + u.ord, u.i, u.t, u.sc, u.d::json, u.m::json
+      from unnest(e_write, e_ord, e_id, e_type, e_schema, e_data, e_meta) u(w, ord, i, t, sc, d, m)
+      where w_before[u.w] >= 0;
 end $$;
 -- +goose StatementEnd
 
 grant usage on schema es to factum_app, factum_tenant;
 grant select, insert on es.events to factum_app, factum_tenant;
-grant select, insert, update on es.streams to factum_app, factum_tenant;
 grant select, update on es.head to factum_app, factum_tenant;
 grant select, insert, update, delete on es.claims to factum_app, factum_tenant;
 
