@@ -123,7 +123,8 @@ func run(ctx context.Context, o options, progress io.Writer) (report *ratio.Repo
 	if err != nil {
 		return nil, err
 	}
-	s, err := startServer(ctx, o)
+	say := ratio.NewProgress(progress)
+	s, err := startServer(ctx, o, say)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +137,7 @@ func run(ctx context.Context, o options, progress io.Writer) (report *ratio.Repo
 	for i, figure := range chosen {
 		figures[i] = figure(s)
 	}
-	results, err := ratio.Run(ctx, progress, o.rounds, figures)
+	results, err := ratio.Run(ctx, say, o.rounds, figures)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +153,11 @@ var measurements = []struct {
 	{"p512x16", func(s *server) ratio.Figure { return s.besidePgbench("p512x16", 512, 16, 1.3) }},
 	{"p64x1", func(s *server) ratio.Figure { return s.besidePgbench("p64x1", 64, 1, 0.8) }},
 	{"p512x1", func(s *server) ratio.Figure { return s.besidePgbench("p512x1", 512, 1, 0.9) }},
+	{"mdb1", func(s *server) ratio.Figure { return s.besideMessageDB("mdb1", 1, 5) }},
+	{"mdb16", func(s *server) ratio.Figure { return s.besideMessageDB("mdb16", 16, 1.5) }},
 	{"batch", (*server).batchBesideCopy},
+	{"replay", (*server).replayBesideScan},
+	{"size", (*server).largeBesideSmall},
 	{"locks16", func(s *server) ratio.Figure { return s.lockWaits("locks16", 16) }},
 	{"locks1", func(s *server) ratio.Figure { return s.lockWaits("locks1", 1) }},
 	{"lone", (*server).loneBesideInsert},

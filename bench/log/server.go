@@ -53,17 +53,19 @@ create table same (
 // server is the private PostgreSQL and the connections to it that all figures use.
 type server struct {
 	options
+	say     ratio.Progress
 	folder  string
 	binDir  string
 	cluster *cluster.Cluster
 	admin   *pgxpool.Pool // to the database postgres; also what the store notifies through
 	bare    *pgxpool.Pool
-	made    int // databases so far
+	made    int    // databases so far
+	peer    string // the database that message-db is installed in; "" before that
 }
 
 // startServer starts it in a folder of its own that stop removes.
-func startServer(ctx context.Context, o options) (_ *server, err error) {
-	s := &server{options: o}
+func startServer(ctx context.Context, o options, say ratio.Progress) (_ *server, err error) {
+	s := &server{options: o, say: say}
 	if s.binDir, err = cluster.FindBinaries(ctx, o.binDir); err != nil {
 		return nil, err
 	}

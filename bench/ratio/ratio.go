@@ -72,15 +72,22 @@ type Report struct {
 	Results []Result      `json:"results"`
 }
 
-// Run measures the figures one after the other and says on progress where it is. It ends at the first figure that fails.
-func Run(ctx context.Context, progress io.Writer, rounds int, figures []Figure) ([]Result, error) {
+// Progress says, after the seconds since it was made, what goes on with a figure.
+type Progress func(figure, format string, args ...any)
+
+// NewProgress writes a line at each call. It is not safe for concurrent use.
+func NewProgress(w io.Writer) Progress {
 	begun := time.Now()
-	say := func(f Figure, format string, args ...any) {
-		fmt.Fprintf(progress, "%5.0f s  %-8s %s\n", time.Since(begun).Seconds(), f.Name, fmt.Sprintf(format, args...))
+	return func(figure, format string, args ...any) {
+		fmt.Fprintf(w, "%5.0f s  %-8s %s\n", time.Since(begun).Seconds(), figure, fmt.Sprintf(format, args...))
 	}
+}
+
+// Run measures the figures one after the other. It ends at the first figure that fails.
+func Run(ctx context.Context, say Progress, rounds int, figures []Figure) ([]Result, error) {
 	var results []Result
 	for i, f := range figures {
-		say(f, "%d of %d: %s", i+1, len(figures), f.What)
+		say(f.Name, "%d of %d: %s", i+1, len(figures), f.What)
 		r := Result{Name: f.Name, What: f.What, Unit: f.Unit, Bar: f.Bar, AtMost: f.AtMost, Percent: f.Percent}
 		err := f.Measure(ctx, func(one func(context.Context) (float64, float64, error)) error {
 			for k := range rounds {
@@ -93,7 +100,7 @@ func Run(ctx context.Context, progress io.Writer, rounds int, figures []Figure) 
 					return fmt.Errorf("round %d gave %g and %g %s, which is no ratio", k+1, ours, theirs, f.Unit)
 				}
 				r.Rounds = append(r.Rounds, round)
-				say(f, "round %d of %d: %s (%s over %s %s)", k+1, rounds, r.text(round.Ratio), number(ours), number(theirs), f.Unit)
+				say(f.Name, "round %d of %d: %s (%s over %s %s)", k+1, rounds, r.text(round.Ratio), number(ours), number(theirs), f.Unit)
 			}
 			return nil
 		})
@@ -101,7 +108,7 @@ func Run(ctx context.Context, progress io.Writer, rounds int, figures []Figure) 
 		switch {
 		case errors.As(err, &not):
 			r.Rounds, r.NotMeasured = nil, not.Why
-			say(f, "not measured: %s", not.Why)
+			say(f.Name, "not measured: %s", not.Why)
 		case err != nil:
 			return nil, fmt.Errorf("ratio: %s: %w", f.Name, err)
 		case len(r.Rounds) == 0:
