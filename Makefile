@@ -15,7 +15,7 @@ RACE := $(if $(shell command -v gcc clang 2>/dev/null),-race)
 
 .PHONY: help
 help: ## Say what can be done here
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  Flags for factum go into ARGS:  make run ARGS="--listen 127.0.0.1:5000 --data /tmp/factum"'
 
@@ -36,9 +36,9 @@ test: setup ## Run all tests; they bring their own servers up and down
 check: check-format check-modules check-arrows check-openapi check-lint ## Formatting, modules, import arrows, OpenAPI, linters
 	@echo 'check: all is well'
 
-.PHONY: bench
-bench: setup ## Measure appends to the log beside bare INSERTs of the same rows
-	@$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 9m ./bench/...
+.PHONY: bench-log
+bench-log: setup ## Measure the log beside pgbench, COPY and message-db, in under 10 minutes; needs npm for message-db
+	@$(GO) run ./bench/log $(ARGS)
 
 .PHONY: build
 build: ## Build ./factum
