@@ -11,10 +11,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -32,7 +34,8 @@ type options struct {
 
 	warmUp    time.Duration // of the writers, before a window
 	window    time.Duration // in which acknowledged appends are counted
-	pgbench   []string      // how long pgbench runs
+	pgbench   []string      // how long pgbench runs; nil follows from the window
+	many      int           // tenants in the figures with many
 	latencies int           // appends of one side in a round that compares latencies
 	replay    int           // events in the log that is replayed
 	small     int           // events in the two logs whose latencies are compared
@@ -41,7 +44,7 @@ type options struct {
 
 func full() options {
 	return options{
-		warmUp: 500 * time.Millisecond, window: 3 * time.Second, pgbench: []string{"-T", "4", "-P", "1"},
+		warmUp: 500 * time.Millisecond, window: 3 * time.Second, many: 16,
 		latencies: 1000, replay: 200_000, small: 10_000, large: 2_000_000,
 	}
 }
@@ -49,7 +52,7 @@ func full() options {
 // quick proves in seconds that everything can be measured; its numbers mean nothing.
 func quick() options {
 	return options{
-		warmUp: 20 * time.Millisecond, window: 100 * time.Millisecond, pgbench: []string{"-t", "10"},
+		warmUp: 20 * time.Millisecond, window: 200 * time.Millisecond, pgbench: []string{"-t", "10"}, many: 3,
 		latencies: 40, replay: 2000, small: 1000, large: 4000,
 	}
 }
@@ -85,6 +88,9 @@ func start(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	o.dir, o.binDir, o.out, o.rounds = *dir, *binDir, *out, *rounds
 	if *window > 0 {
 		o.window = *window
+	}
+	if o.pgbench == nil { // a second more, which does not count
+		o.pgbench = []string{"-P", "1", "-T", strconv.Itoa(int(math.Ceil(o.window.Seconds())) + 1)}
 	}
 	if *only != "" {
 		o.only = strings.Split(*only, ",")
@@ -149,16 +155,16 @@ var measurements = []struct {
 	name   string
 	figure func(*server) ratio.Figure
 }{
-	{"p64x16", func(s *server) ratio.Figure { return s.besidePgbench("p64x16", 64, 16, 0.6) }},
-	{"p512x16", func(s *server) ratio.Figure { return s.besidePgbench("p512x16", 512, 16, 1.3) }},
+	{"p64x16", func(s *server) ratio.Figure { return s.besidePgbench("p64x16", 64, s.many, 0.6) }},
+	{"p512x16", func(s *server) ratio.Figure { return s.besidePgbench("p512x16", 512, s.many, 1.3) }},
 	{"p64x1", func(s *server) ratio.Figure { return s.besidePgbench("p64x1", 64, 1, 0.8) }},
 	{"p512x1", func(s *server) ratio.Figure { return s.besidePgbench("p512x1", 512, 1, 0.9) }},
 	{"mdb1", func(s *server) ratio.Figure { return s.besideMessageDB("mdb1", 1, 5) }},
-	{"mdb16", func(s *server) ratio.Figure { return s.besideMessageDB("mdb16", 16, 1.5) }},
+	{"mdb16", func(s *server) ratio.Figure { return s.besideMessageDB("mdb16", s.many, 1.5) }},
 	{"batch", (*server).batchBesideCopy},
 	{"replay", (*server).replayBesideScan},
 	{"size", (*server).largeBesideSmall},
-	{"locks16", func(s *server) ratio.Figure { return s.lockWaits("locks16", 16) }},
+	{"locks16", func(s *server) ratio.Figure { return s.lockWaits("locks16", s.many) }},
 	{"locks1", func(s *server) ratio.Figure { return s.lockWaits("locks1", 1) }},
 	{"lone", (*server).loneBesideInsert},
 }

@@ -45,10 +45,10 @@ func (s *server) besideMessageDB(name string, tenants int, bar float64) ratio.Fi
 				return err
 			}
 			defer func() { err = errors.Join(err, l.close()) }()
-			if err := s.checkpoint(ctx); err != nil {
+			all, err := s.ready(ctx, l, pgbenchClients)
+			if err != nil {
 				return err
 			}
-			all := l.newWriters(pgbenchClients)
 			return rounds(func(ctx context.Context) (ours, theirs float64, err error) {
 				variables := eventVariables()
 				variables["n"], variables["categories"] = "0", strconv.Itoa(tenants)
