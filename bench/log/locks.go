@@ -17,10 +17,10 @@ const (
 		where a.state = 'active' and a.backend_type = 'client backend' and a.datname like 'tenant%'`
 )
 
-// lockWaits measures the share of the backends' time that goes to waiting for heavyweight locks while 64 writers append.
+// lockWaits measures the share of the backends' time that goes to waiting for heavyweight locks while as many writers append as pgbench has clients.
 func (s *server) lockWaits(name string, tenants int) ratio.Figure {
 	return ratio.Figure{
-		Name: name, What: fmt.Sprintf("backend time waiting for locks, 64 writers on %s", plural(tenants, "tenant")),
+		Name: name, What: fmt.Sprintf("backend time waiting for locks, %d writers on %s", s.clients, plural(tenants, "tenant")),
 		Unit: "samples", Bar: 0.05, AtMost: true, Percent: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			l, err := s.openLogs(ctx, tenants)
@@ -28,7 +28,7 @@ func (s *server) lockWaits(name string, tenants int) ratio.Figure {
 				return err
 			}
 			defer func() { err = errors.Join(err, l.close()) }()
-			writers, err := s.ready(ctx, l, 64)
+			writers, err := s.ready(ctx, l, s.clients)
 			if err != nil {
 				return err
 			}
