@@ -21,10 +21,10 @@ func (s *server) besidePgbench(name string, writers, tenants int, bar float64) r
 				return err
 			}
 			defer func() { err = errors.Join(err, l.close()) }()
-			if err := s.checkpoint(ctx); err != nil {
+			all, err := s.ready(ctx, l, writers)
+			if err != nil {
 				return err
 			}
-			all := l.newWriters(writers)
 			return rounds(func(ctx context.Context) (ours, theirs float64, err error) {
 				if theirs, err = s.pgbench(ctx, bare, insertScript, eventVariables(), ""); err != nil {
 					return 0, 0, err
@@ -34,6 +34,14 @@ func (s *server) besidePgbench(name string, writers, tenants int, bar float64) r
 			})
 		},
 	}
+}
+
+// ready makes writers, and a checkpoint so that every figure begins alike.
+func (s *server) ready(ctx context.Context, l *logs, writers int) ([]*writer, error) {
+	if err := s.checkpoint(ctx); err != nil {
+		return nil, err
+	}
+	return l.newWriters(ctx, writers)
 }
 
 func plural(n int, of string) string {
@@ -56,15 +64,13 @@ func (s *server) batchBesideCopy() ratio.Figure {
 				return err
 			}
 			defer func() { err = errors.Join(err, l.close()) }()
-			if err := s.checkpoint(ctx); err != nil {
+			writers, err := s.ready(ctx, l, 1)
+			if err != nil {
 				return err
 			}
-			w := l.newWriters(1)[0]
-			c := newCopier(s)
-			for _, warmUp := range []func(context.Context) error{c.copyBatch, func(ctx context.Context) error { return w.append(ctx, batchEvents) }} {
-				if err := warmUp(ctx); err != nil {
-					return err
-				}
+			w, c := writers[0], newCopier(s)
+			if err := c.copyBatch(ctx); err != nil {
+				return err
 			}
 			return rounds(func(ctx context.Context) (ours, theirs float64, err error) {
 				if theirs, err = s.perSecond(ctx, c.copyBatch); err != nil {
@@ -135,10 +141,11 @@ func (s *server) loneBesideInsert() ratio.Figure {
 				return err
 			}
 			defer func() { err = errors.Join(err, l.close()) }()
-			if err := s.checkpoint(ctx); err != nil {
+			writers, err := s.ready(ctx, l, 1)
+			if err != nil {
 				return err
 			}
-			w, meta := l.newWriters(1)[0], metaOf(sampleEvent().Meta)
+			w, meta := writers[0], metaOf(sampleEvent().Meta)
 			stream, version := w.id().String(), int64(0)
 			insert := func(ctx context.Context) error {
 				version++

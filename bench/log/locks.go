@@ -17,10 +17,10 @@ const (
 		where a.state = 'active' and a.backend_type = 'client backend' and a.datname like 'tenant%'`
 )
 
-// lockWaits measures the share of the backends' time that goes to waiting for heavyweight locks while 64 writers append.
+// lockWaits measures the share of the backends' time that goes to waiting for heavyweight locks while as many writers append as pgbench has clients.
 func (s *server) lockWaits(name string, tenants int) ratio.Figure {
 	return ratio.Figure{
-		Name: name, What: fmt.Sprintf("backend time waiting for locks, 64 writers on %s", plural(tenants, "tenant")),
+		Name: name, What: fmt.Sprintf("backend time waiting for locks, %d writers on %s", s.clients, plural(tenants, "tenant")),
 		Unit: "samples", Bar: 0.05, AtMost: true, Percent: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			l, err := s.openLogs(ctx, tenants)
@@ -28,10 +28,10 @@ func (s *server) lockWaits(name string, tenants int) ratio.Figure {
 				return err
 			}
 			defer func() { err = errors.Join(err, l.close()) }()
-			if err := s.checkpoint(ctx); err != nil {
+			writers, err := s.ready(ctx, l, s.clients)
+			if err != nil {
 				return err
 			}
-			writers := l.newWriters(64)
 			return rounds(func(ctx context.Context) (waiting, active float64, err error) {
 				_, err = s.appendsPerSecond(ctx, writers, func(window context.Context) error {
 					waiting, active, err = s.sample(ctx, window)
@@ -43,7 +43,7 @@ func (s *server) lockWaits(name string, tenants int) ratio.Figure {
 	}
 }
 
-// sample looks again and again until the window ends.
+// sample looks again and again until the window ends, and until some backend was seen at work.
 func (s *server) sample(ctx, window context.Context) (waiting, active float64, err error) {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
@@ -51,7 +51,9 @@ func (s *server) sample(ctx, window context.Context) (waiting, active float64, e
 		select {
 		case <-tick.C:
 		case <-window.Done():
-			return waiting, active, ctx.Err()
+			if active > 0 || ctx.Err() != nil {
+				return waiting, active, ctx.Err()
+			}
 		}
 		var w, a int
 		if err := s.admin.QueryRow(ctx, sampleSQL).Scan(&w, &a); err != nil {

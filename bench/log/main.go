@@ -11,10 +11,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -32,7 +34,9 @@ type options struct {
 
 	warmUp    time.Duration // of the writers, before a window
 	window    time.Duration // in which acknowledged appends are counted
-	pgbench   []string      // how long pgbench runs
+	pgbench   []string      // how long pgbench runs; nil follows from the window
+	many      int           // tenants in the figures with many
+	clients   int           // of pgbench, on two threads; writers are as many or eight times as many
 	latencies int           // appends of one side in a round that compares latencies
 	replay    int           // events in the log that is replayed
 	small     int           // events in the two logs whose latencies are compared
@@ -41,7 +45,7 @@ type options struct {
 
 func full() options {
 	return options{
-		warmUp: 500 * time.Millisecond, window: 3 * time.Second, pgbench: []string{"-T", "4", "-P", "1"},
+		warmUp: 500 * time.Millisecond, window: 3 * time.Second, many: 16, clients: 64,
 		latencies: 1000, replay: 200_000, small: 10_000, large: 2_000_000,
 	}
 }
@@ -49,7 +53,7 @@ func full() options {
 // quick proves in seconds that everything can be measured; its numbers mean nothing.
 func quick() options {
 	return options{
-		warmUp: 20 * time.Millisecond, window: 100 * time.Millisecond, pgbench: []string{"-t", "10"},
+		warmUp: 20 * time.Millisecond, window: 200 * time.Millisecond, pgbench: []string{"-t", "20"}, many: 3, clients: 8,
 		latencies: 40, replay: 2000, small: 1000, large: 4000,
 	}
 }
@@ -85,6 +89,9 @@ func start(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	o.dir, o.binDir, o.out, o.rounds = *dir, *binDir, *out, *rounds
 	if *window > 0 {
 		o.window = *window
+	}
+	if o.pgbench == nil { // a second more, which does not count
+		o.pgbench = []string{"-P", "1", "-T", strconv.Itoa(int(math.Ceil(o.window.Seconds())) + 1)}
 	}
 	if *only != "" {
 		o.only = strings.Split(*only, ",")
@@ -149,16 +156,16 @@ var measurements = []struct {
 	name   string
 	figure func(*server) ratio.Figure
 }{
-	{"p64x16", func(s *server) ratio.Figure { return s.besidePgbench("p64x16", 64, 16, 0.6) }},
-	{"p512x16", func(s *server) ratio.Figure { return s.besidePgbench("p512x16", 512, 16, 1.3) }},
-	{"p64x1", func(s *server) ratio.Figure { return s.besidePgbench("p64x1", 64, 1, 0.8) }},
-	{"p512x1", func(s *server) ratio.Figure { return s.besidePgbench("p512x1", 512, 1, 0.9) }},
+	{"p64x16", func(s *server) ratio.Figure { return s.besidePgbench("p64x16", s.clients, s.many, 0.6) }},
+	{"p512x16", func(s *server) ratio.Figure { return s.besidePgbench("p512x16", 8*s.clients, s.many, 1.3) }},
+	{"p64x1", func(s *server) ratio.Figure { return s.besidePgbench("p64x1", s.clients, 1, 0.8) }},
+	{"p512x1", func(s *server) ratio.Figure { return s.besidePgbench("p512x1", 8*s.clients, 1, 0.9) }},
 	{"mdb1", func(s *server) ratio.Figure { return s.besideMessageDB("mdb1", 1, 5) }},
-	{"mdb16", func(s *server) ratio.Figure { return s.besideMessageDB("mdb16", 16, 1.5) }},
+	{"mdb16", func(s *server) ratio.Figure { return s.besideMessageDB("mdb16", s.many, 1.5) }},
 	{"batch", (*server).batchBesideCopy},
 	{"replay", (*server).replayBesideScan},
 	{"size", (*server).largeBesideSmall},
-	{"locks16", func(s *server) ratio.Figure { return s.lockWaits("locks16", 16) }},
+	{"locks16", func(s *server) ratio.Figure { return s.lockWaits("locks16", s.many) }},
 	{"locks1", func(s *server) ratio.Figure { return s.lockWaits("locks1", 1) }},
 	{"lone", (*server).loneBesideInsert},
 }

@@ -30,11 +30,11 @@ select message_store.write_message(gen_random_uuid()::varchar,
   :type::varchar, :data::jsonb, :meta::jsonb, :version::bigint);
 `
 
-// besideMessageDB sets single-event appends of 64 writers against message-db's write_message, called by 64 clients of pgbench; a
+// besideMessageDB sets single-event appends against message-db's write_message, called by as many clients of pgbench as there are writers; a
 // category there is what a tenant is here.
 func (s *server) besideMessageDB(name string, tenants int, bar float64) ratio.Figure {
 	return ratio.Figure{
-		Name: name, What: fmt.Sprintf("%d writers on %s beside message-db's write_message", pgbenchClients, plural(tenants, "tenant")),
+		Name: name, What: fmt.Sprintf("%d writers on %s beside message-db's write_message", s.clients, plural(tenants, "tenant")),
 		Unit: "appends/s", Bar: bar,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			if err := s.installMessageDB(ctx, name); err != nil {
@@ -45,10 +45,10 @@ func (s *server) besideMessageDB(name string, tenants int, bar float64) ratio.Fi
 				return err
 			}
 			defer func() { err = errors.Join(err, l.close()) }()
-			if err := s.checkpoint(ctx); err != nil {
+			all, err := s.ready(ctx, l, s.clients)
+			if err != nil {
 				return err
 			}
-			all := l.newWriters(pgbenchClients)
 			return rounds(func(ctx context.Context) (ours, theirs float64, err error) {
 				variables := eventVariables()
 				variables["n"], variables["categories"] = "0", strconv.Itoa(tenants)

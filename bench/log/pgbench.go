@@ -12,9 +12,6 @@ import (
 	"strings"
 )
 
-// pgbenchClients is how many connections pgbench writes from, on two threads.
-const pgbenchClients = 64
-
 // insertScript inserts one row of an event's columns in a transaction of its own.
 const insertScript = `insert into one (kind, id, version, event_id, type, schema, data, meta)
 values (:kind, :id, :version, :event_id, :type, :schema, :data, :meta);
@@ -34,7 +31,7 @@ func eventVariables() map[string]string {
 	}
 }
 
-// pgbench runs the script on all its clients, prepared, and returns transactions per second. The first second, in which 64 new
+// pgbench runs the script on all its clients, prepared, and returns transactions per second. The first second, in which so many new
 // backends fill their caches, does not count when there are more.
 func (s *server) pgbench(ctx context.Context, database, script string, variables map[string]string, options string) (float64, error) {
 	program := filepath.Join(s.binDir, "pgbench")
@@ -43,7 +40,7 @@ func (s *server) pgbench(ctx context.Context, database, script string, variables
 			return 0, fmt.Errorf("pgbench is neither in %s nor in PATH; on Debian it comes with the package postgresql", s.binDir)
 		}
 	}
-	args := []string{"-n", "-M", "prepared", "-c", strconv.Itoa(pgbenchClients), "-j", "2", "-f", "/dev/stdin"}
+	args := []string{"-n", "-M", "prepared", "-c", strconv.Itoa(s.clients), "-j", "2", "-f", "/dev/stdin"}
 	args = append(args, s.options.pgbench...)
 	for name, value := range variables {
 		args = append(args, "-D", name+"="+value)

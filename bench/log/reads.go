@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,7 +18,7 @@ import (
 // that pgx scans into the same Go values.
 func (s *server) replayBesideScan() ratio.Figure {
 	return ratio.Figure{
-		Name: "replay", What: fmt.Sprintf("replay of %d events beside a bare scan of the rows", s.replay), Unit: "events/s", Bar: 0.8,
+		Name: "replay", What: fmt.Sprintf("replay of %s events beside a bare scan of the rows", round(s.replay)), Unit: "events/s", Bar: 0.8,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			l, err := s.openLogs(ctx, 1)
 			if err != nil {
@@ -101,7 +102,7 @@ func (l *logs) follow(ctx context.Context, events int) error {
 // largeBesideSmall sets a lone writer's median latency on a large log against that on a small one. The two take turns in short blocks.
 func (s *server) largeBesideSmall() ratio.Figure {
 	return ratio.Figure{
-		Name: "size", What: fmt.Sprintf("a lone writer's p50 at %d events beside that at %d", s.large, s.small), Unit: "µs", Bar: 1.2, AtMost: true,
+		Name: "size", What: fmt.Sprintf("a lone writer's p50 at %s events beside that at %s", round(s.large), round(s.small)), Unit: "µs", Bar: 1.2, AtMost: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			l, err := s.openLogs(ctx, 2)
 			if err != nil {
@@ -113,7 +114,10 @@ func (s *server) largeBesideSmall() ratio.Figure {
 					return err
 				}
 			}
-			w := l.newWriters(2)
+			w, err := l.newWriters(ctx, 2)
+			if err != nil {
+				return err
+			}
 			small := func(ctx context.Context) error { return w[0].append(ctx, 1) }
 			large := func(ctx context.Context) error { return w[1].append(ctx, 1) }
 			return rounds(func(ctx context.Context) (ours, theirs float64, err error) { return s.medians(ctx, large, small) })
@@ -124,7 +128,7 @@ func (s *server) largeBesideSmall() ratio.Figure {
 // fill appends so many events, 10 to a stream, to the log of the i-th tenant, and leaves it vacuumed and with a checkpoint behind it.
 func (s *server) fill(ctx context.Context, figure string, l *logs, i, events int) error {
 	tenant := l.names[i]
-	s.say(figure, "filling a log with %d events", events)
+	s.say(figure, "filling a log with %s events", round(events))
 	const streams, perAppend = 50, 500
 	if events%perAppend != 0 {
 		return fmt.Errorf("fill: %d events are no multiple of %d", events, perAppend)
@@ -176,4 +180,15 @@ func (s *server) fill(ctx context.Context, figure string, l *logs, i, events int
 		return fmt.Errorf("vacuum the log of %s: %w", tenant, err)
 	}
 	return s.checkpoint(ctx)
+}
+
+// round prints a round number short.
+func round(n int) string {
+	switch {
+	case n >= 1_000_000 && n%1_000_000 == 0:
+		return fmt.Sprintf("%dM", n/1_000_000)
+	case n >= 1000 && n%1000 == 0:
+		return fmt.Sprintf("%dk", n/1000)
+	}
+	return strconv.Itoa(n)
 }

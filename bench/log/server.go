@@ -161,7 +161,7 @@ func (s *server) url() *url.URL {
 	return u
 }
 
-// checkpoint makes every figure begin alike.
+// checkpoint writes down what earlier figures left in memory.
 func (s *server) checkpoint(ctx context.Context) error {
 	if _, err := s.admin.Exec(ctx, "checkpoint"); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)

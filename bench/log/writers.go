@@ -89,13 +89,15 @@ func metaOf(m eventstore.Meta) []byte {
 	return raw
 }
 
-// newWriters spreads so many writers over the tenants.
-func (l *logs) newWriters(n int) []*writer {
+// newWriters spreads so many writers over the tenants. Each has appended once: connections are open and statements prepared.
+func (l *logs) newWriters(ctx context.Context, n int) ([]*writer, error) {
 	writers := make([]*writer, n)
+	all, ctx := errgroup.WithContext(ctx)
 	for i := range writers {
 		writers[i] = newWriter(l.store.Tenant(l.names[i%len(l.names)]))
+		all.Go(func() error { return writers[i].append(ctx, 1) })
 	}
-	return writers
+	return writers, all.Wait()
 }
 
 // appendsPerSecond lets all writers append single events at once and counts what is acknowledged in the window that follows the

@@ -71,7 +71,9 @@ func (r *Report) row(b *bytes.Buffer, f Result, top int) {
 		fmt.Fprintf(b, `<path d="M %.1f %.1f H %.1f M %.1f %.1f v 8 M %.1f %.1f v 8" stroke="#222" fill="none"/>`+"\n",
 			low, middle, high, low, middle-4, high, middle-4)
 	}
-	text(b, plotRight+20, middle+4.5, "", fmt.Sprintf("%s  (%s to %s)   %s", f.text(f.Median), f.text(f.Min), f.text(f.Max), sign+f.text(f.Bar)))
+	text(b, plotRight+80, middle+4.5, `text-anchor="end" font-weight="bold"`, f.text(f.Median))
+	text(b, plotRight+92, middle+4.5, `fill="#555"`, f.text(f.Min)+" to "+f.text(f.Max))
+	text(b, plotWidth-20, middle+4.5, `text-anchor="end"`, sign+f.text(f.Bar))
 }
 
 func text(b *bytes.Buffer, x, y float64, attributes, s string) {

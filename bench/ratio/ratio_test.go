@@ -1,0 +1,116 @@
+package ratio
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// figure answers these pairs of ours and theirs, one a round.
+func figure(name string, bar float64, atMost bool, pairs ...[2]float64) Figure {
+	return Figure{Name: name, What: "this & that", Unit: "x/s", Bar: bar, AtMost: atMost, Measure: func(_ context.Context, rounds Rounds) error {
+		k := 0
+		return rounds(func(context.Context) (float64, float64, error) {
+			k++
+			return pairs[k-1][0], pairs[k-1][1], nil
+		})
+	}}
+}
+
+func absent(name string) Figure {
+	return Figure{Name: name, What: "a missing peer", Unit: "x/s", Bar: 1, Measure: func(context.Context, Rounds) error {
+		return &NotMeasuredError{Why: "npm is missing"}
+	}}
+}
+
+func TestRatiosAreTakenPerRound(t *testing.T) {
+	var progress strings.Builder
+	results, err := Run(t.Context(), NewProgress(&progress), 3, []Figure{
+		figure("floor", 0.6, false, [2]float64{50, 100}, [2]float64{140, 200}, [2]float64{6, 10}), // 0.5, 0.7, 0.6
+		figure("ceiling", 1.8, true, [2]float64{19, 10}, [2]float64{20, 10}, [2]float64{1, 1}),    // 1.9, 2, 1
+		absent("peer"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := Report{Title: "A title", Taken: time.Unix(0, 0), Took: time.Minute, Facts: []Fact{{"server", "of this test"}}, Results: results}
+	var table strings.Builder
+	if err := report.WriteTable(&table); err != nil {
+		t.Fatal(err)
+	}
+	const want = `A title, 1970-01-01 00:00 UTC, took 1m0s
+  server: of this test
+
+figure   ratio  spread      bar              ours  theirs  unit  what
+floor    0.60   0.50..0.70  >= 0.60  met     50    100     x/s   this & that
+ceiling  1.90   1.00..2.00  <= 1.80  MISSED  19    10      x/s   this & that
+peer     -      -           >= 1.00  MISSED  -     -       x/s   not measured: npm is missing (a missing peer)
+
+ratio: the median of the rounds' ratios; spread: the least and the greatest; ours, theirs: medians of the rounds.
+bars met: 1, missed: 2
+`
+	if table.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", table.String(), want)
+	}
+	if !strings.Contains(progress.String(), "round 2 of 3: 0.70 (140 over 200 x/s)") {
+		t.Errorf("progress:\n%s", progress.String())
+	}
+
+	dir := filepath.Join(t.TempDir(), "results")
+	if err := report.Save(dir, "x"); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "x.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Report
+	if err := json.Unmarshal(raw, &back); err != nil || len(back.Results) != 3 || back.Results[1].Median != 1.9 || len(back.Results[1].Rounds) != 3 {
+		t.Errorf("the JSON reads back as %+v, %v", back, err)
+	}
+	plot, err := os.Open(filepath.Join(dir, "x.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plot.Close()
+	for decoder := xml.NewDecoder(plot); ; {
+		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal("the SVG:", err)
+		}
+	}
+}
+
+func TestWhatIsNoRatioEndsTheRun(t *testing.T) {
+	boom := errors.New("boom")
+	for name, f := range map[string]Figure{
+		"division by zero": figure("a", 1, false, [2]float64{1, 0}),
+		"0 of 0":           figure("a", 1, false, [2]float64{0, 0}),
+		"no round":         {Name: "a", Measure: func(context.Context, Rounds) error { return nil }},
+		"an error":         {Name: "a", Measure: func(context.Context, Rounds) error { return boom }},
+		"in a round": {Name: "a", Measure: func(_ context.Context, rounds Rounds) error {
+			return rounds(func(context.Context) (float64, float64, error) { return 0, 0, boom })
+		}},
+	} {
+		if _, err := Run(t.Context(), NewProgress(io.Discard), 1, []Figure{f}); err == nil || !strings.HasPrefix(err.Error(), "ratio: a: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	if got := Median([]float64{3, 1, 2}); got != 2 {
+		t.Errorf("of three: %g", got)
+	}
+	if got := Median([]time.Duration{4, 1, 2, 10}); got != 3 {
+		t.Errorf("of four: %d", got)
+	}
+}
