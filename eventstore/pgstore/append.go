@@ -100,8 +100,12 @@ func (l *log) Append(ctx context.Context, writes ...eventstore.Write) ([]eventst
 			p.metas, p.size = append(p.metas, string(meta)), p.size+len(e.Data)
 		}
 	}
-	if err := l.enqueue(p); err != nil {
+	made, err := l.enqueue(p)
+	if err != nil {
 		return nil, err
+	}
+	if made != nil {
+		made.lead(ctx, p)
 	}
 	var a answer
 	select {

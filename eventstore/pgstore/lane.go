@@ -15,7 +15,7 @@ const (
 	laneEvents  = 1000
 	laneBytes   = 4 << 20
 	// gatherShare and longestGather bound the wait for callers that were just answered: a part of what the statement took.
-	gatherShare   = 4
+	gatherShare   = 8
 	longestGather = 200 * time.Microsecond
 	// statementTimeout bounds one statement with all its repetitions.
 	statementTimeout = 30 * time.Second
@@ -46,22 +46,45 @@ type answer struct {
 	err     error
 }
 
-// enqueue hands the append to the tenant's lane, which is started if there is none.
-func (l *log) enqueue(p *pending) error {
+// enqueue hands the append to the tenant's lane. The caller that finds none running has made one and must call lead with it, at once:
+// so a lone append goes out from its own goroutine.
+func (l *log) enqueue(p *pending) (made *lane, err error) {
 	s := l.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed.Err() != nil {
-		return eventstore.ErrClosed
+		return nil, eventstore.ErrClosed
 	}
-	q, running := s.lanes[l.tenant]
-	if !running {
-		q = &lane{log: l}
-		s.lanes[l.tenant] = q
-		s.running.Go(q.run)
+	if q, running := s.lanes[l.tenant]; running {
+		q.queue = append(q.queue, p)
+		return nil, nil
 	}
-	q.queue = append(q.queue, p)
-	return nil
+	q := &lane{log: l}
+	s.lanes[l.tenant] = q
+	s.running.Add(1)
+	return q, nil
+}
+
+// lead carries the lane's first append, within the caller's context, and leaves what arrived meanwhile to a goroutine.
+func (q *lane) lead(ctx context.Context, p *pending) {
+	q.log.carry(ctx, []*pending{p})
+	if q.waiting() == 0 && q.rest() {
+		return
+	}
+	go q.run(1)
+}
+
+// rest ends the lane if nothing waits.
+func (q *lane) rest() bool {
+	s := q.log.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(q.queue) > 0 {
+		return false
+	}
+	delete(s.lanes, q.log.tenant)
+	s.running.Done()
+	return true
 }
 
 // withdraw takes an append back that is not on its way yet.
@@ -81,16 +104,22 @@ func (l *log) withdraw(p *pending) bool {
 	return false
 }
 
-// run carries batches until nothing waits.
-func (q *lane) run() {
-	for batch := q.take(); batch != nil; batch = q.take() {
+// run carries batches until nothing waits. The statement's time is its own: a caller that gives up does not take the others with it.
+func (q *lane) run(answered int) {
+	took := longestGather
+	for {
+		q.gather(answered, took/gatherShare)
+		if q.rest() {
+			return
+		}
+		batch := q.take()
 		if q.log.store.closed.Err() != nil {
 			answerAll(batch, answer{err: eventstore.ErrClosed})
 			continue
 		}
 		began := time.Now()
-		q.log.carry(batch)
-		q.gather(len(batch), time.Since(began)/gatherShare)
+		q.log.carry(context.Background(), batch)
+		answered, took = len(batch), time.Since(began)
 	}
 }
 
@@ -113,16 +142,12 @@ func (q *lane) waiting() int {
 	return len(q.queue)
 }
 
-// take removes the next batch from the queue, and the lane from the store when there is none. A stream occurs once in a batch: of
-// two appends to it the second waits, as its expectation is about what the first leaves.
+// take removes the next batch from the queue, which may have become empty. A stream occurs once in a batch: of two appends to it the
+// second waits, as its expectation is about what the first leaves.
 func (q *lane) take() []*pending {
 	s := q.log.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(q.queue) == 0 {
-		delete(s.lanes, q.log.tenant)
-		return nil
-	}
 	var batch, rest []*pending
 	streams := make(map[eventstore.StreamID]struct{}, len(q.queue))
 	events, size := 0, 0
@@ -159,8 +184,11 @@ func answerAll(batch []*pending, a answer) {
 
 // carry sends a batch and answers its appends. What fails a whole statement by a member's fault is found by sending each alone: one
 // bad event must not fail strangers.
-func (l *log) carry(batch []*pending) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.store.closed), statementTimeout)
+func (l *log) carry(ctx context.Context, batch []*pending) {
+	if len(batch) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	answers, err := l.send(ctx, batch)
 	if err == nil {
@@ -171,7 +199,7 @@ func (l *log) carry(batch []*pending) {
 	}
 	if len(batch) > 1 && failureOf(err).member {
 		for _, p := range batch {
-			l.carry([]*pending{p})
+			l.carry(ctx, []*pending{p})
 		}
 		return
 	}

@@ -5,7 +5,6 @@ package pgstore
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -142,11 +141,10 @@ func connectionTrouble(err error) bool {
 		errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-const columns = `e.pos, e.kind, e.id, e.version, e.event_id, e.type, e.schema, e.data::text, e.meta::text, e.recorded_at`
-
 const (
-	// streamPage is how many events ReadStream and Follow fetch at a time.
+	// streamPage is how many events ReadStream fetches at a time, followPage how many Follow does.
 	streamPage = 500
+	followPage = 1000
 	// pageBytes bounds the data that a page holds in memory, except for its last event.
 	pageBytes = 16 << 20
 )
@@ -219,7 +217,7 @@ func (l *log) Follow(ctx context.Context, after eventstore.Position) iter.Seq2[e
 	return tail.Source{
 		Tenant: l.tenant, Bell: &l.store.bell, Closed: l.store.closed,
 		Page: func(ctx context.Context, after eventstore.Position) (eventstore.Batch, error) {
-			return l.Page(ctx, after, streamPage)
+			return l.Page(ctx, after, followPage)
 		},
 		Transient: func(err error) bool { return !terminal(err) },
 	}.Follow(ctx, after)
@@ -306,28 +304,6 @@ func (l *log) claims(ctx context.Context, pool *pgxpool.Pool, after eventstore.H
 		return nil, fmt.Errorf("pgstore: read the claims of tenant %s: %w", l.tenant, err)
 	}
 	return held, nil
-}
-
-// query reads events and, from the last column of any row, where they end.
-func (l *log) query(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) (events []eventstore.Recorded, end uint64, err error) {
-	rows, err := pool.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, 0, fmt.Errorf("pgstore: read the log of tenant %s: %w", l.tenant, err)
-	}
-	events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (eventstore.Recorded, error) {
-		rec := eventstore.Recorded{Tenant: l.tenant}
-		var data, meta string
-		err := row.Scan(&rec.Position, &rec.Stream.Kind, &rec.Stream.ID, &rec.Version, &rec.ID, &rec.Type, &rec.Schema, &data, &meta, &rec.Recorded, &end)
-		if err != nil {
-			return rec, err
-		}
-		rec.Data, rec.Recorded = []byte(data), rec.Recorded.UTC()
-		return rec, json.Unmarshal([]byte(meta), &rec.Meta)
-	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("pgstore: read the log of tenant %s: %w", l.tenant, err)
-	}
-	return events, end, nil
 }
 
 func invalid(err error) error {

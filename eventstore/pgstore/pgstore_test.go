@@ -110,17 +110,19 @@ type processes struct {
 }
 
 func (p processes) Tenant(t eventstore.TenantID) eventstore.Log {
-	return spread{p.Store.Tenant(t), t, p.writers}
+	return spread{p.Store.Tenant(t), t, p}
 }
 
 type spread struct {
 	eventstore.Log
-	tenant  eventstore.TenantID
-	writers []eventstore.Store
+	tenant eventstore.TenantID
+	all    processes
 }
 
 func (s spread) Append(ctx context.Context, writes ...eventstore.Write) ([]eventstore.Appended, error) {
-	return s.writers[rand.N(len(s.writers))].Tenant(s.tenant).Append(ctx, writes...)
+	out, err := s.all.writers[rand.N(len(s.all.writers))].Tenant(s.tenant).Append(ctx, writes...)
+	s.all.Store.Bell().Ring(s.tenant) // as the notification would
+	return out, err
 }
 
 func must(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
