@@ -149,7 +149,7 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 	st.started("tenant pools", func(context.Context) error { dbs.Close(); return nil })
-	store, err := pgstore.Open(ctx, pgstore.Config{Databases: dbs, Notify: pool})
+	store, err := pgstore.Open(ctx, pgstore.Config{Databases: dbs, Notify: pool, Logger: s.log})
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ func (s *Store) ring(t eventstore.TenantID) {
 type notifier struct {
 	pool   *pgxpool.Pool
 	bell   *eventstore.Bell
+	logger *slog.Logger
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -41,9 +42,9 @@ type notifier struct {
 	wake  chan struct{}
 }
 
-func startNotifier(pool *pgxpool.Pool, bell *eventstore.Bell) *notifier {
+func startNotifier(pool *pgxpool.Pool, bell *eventstore.Bell, logger *slog.Logger) *notifier {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &notifier{pool: pool, bell: bell, cancel: cancel, dirty: map[eventstore.TenantID]struct{}{}, wake: make(chan struct{}, 1)}
+	n := &notifier{pool: pool, bell: bell, logger: logger, cancel: cancel, dirty: map[eventstore.TenantID]struct{}{}, wake: make(chan struct{}, 1)}
 	n.wg.Go(func() { n.send(ctx) })
 	n.wg.Go(func() { n.receive(ctx) })
 	return n
@@ -82,7 +83,7 @@ func (n *notifier) send(ctx context.Context) {
 		_, err := n.pool.Exec(notify, `select pg_notify($1, t) from unnest($2::text[]) t`, channel, tenants)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			slog.WarnContext(ctx, "pgstore: other processes were not told of new events; they poll", "error", err)
+			n.logger.WarnContext(ctx, "pgstore: other processes were not told of new events; they poll", "error", err)
 		}
 		if !wait(ctx, ringEvery) {
 			return
@@ -97,7 +98,7 @@ func (n *notifier) receive(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		slog.WarnContext(ctx, "pgstore: the doorbell's connection broke; it is opened again", "error", err)
+		n.logger.WarnContext(ctx, "pgstore: the doorbell's connection broke; it is opened again", "error", err)
 		if heard {
 			delay = 100 * time.Millisecond
 		}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -46,7 +47,8 @@ type Databases interface {
 type Config struct {
 	Databases Databases
 	Notify    *pgxpool.Pool
-	Setting   string // optional
+	Setting   string       // optional
+	Logger    *slog.Logger // nil means slog.Default()
 }
 
 // Store implements [eventstore.Store].
@@ -71,10 +73,13 @@ func Open(_ context.Context, c Config) (*Store, error) {
 	if c.Setting == "" {
 		c.Setting = "the setting of the database's URL"
 	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	s := &Store{databases: c.Databases, setting: c.Setting, lanes: map[eventstore.TenantID]*lane{}}
 	s.closed, s.close = context.WithCancel(context.Background())
 	if c.Notify != nil {
-		s.notifier = startNotifier(c.Notify, &s.bell)
+		s.notifier = startNotifier(c.Notify, &s.bell, c.Logger)
 	}
 	return s, nil
 }
