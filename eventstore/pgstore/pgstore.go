@@ -157,11 +157,11 @@ const (
 // The last column of both says, of the same snapshot, where the log or the stream ends.
 const (
 	pageSQL = `select ` + columns + `, (select h.pos from es.head h) from (
-		select e.*, sum(octet_length(e.data::text)) over (order by e.pos rows unbounded preceding) - octet_length(e.data::text) as before
+		select e.*, sum(pg_column_size(e.data)) over (order by e.pos rows unbounded preceding) - pg_column_size(e.data) as before
 		  from es.events e where e.pos > $1 order by e.pos limit $2) e
 		where e.before < $3 order by e.pos`
 	streamSQL = `select ` + columns + `, (select max(s.version) from es.events s where s.kind = $4 and s.id = $5) from (
-		select e.*, sum(octet_length(e.data::text)) over (order by e.version rows unbounded preceding) - octet_length(e.data::text) as before
+		select e.*, sum(pg_column_size(e.data)) over (order by e.version rows unbounded preceding) - pg_column_size(e.data) as before
 		  from es.events e where e.kind = $4 and e.id = $5 and e.version >= $1 order by e.version limit $2) e
 		where e.before < $3 order by e.version`
 )

@@ -25,6 +25,9 @@ create table es.events (
   constraint events_id unique (event_id)
 );
 
+-- Not compressed: a reader bounds a page by the sizes of its events, which are then known without reading them.
+alter table es.events alter column data set storage external;
+
 create table es.claims (
   scope text collate "C" not null,
   key bytea not null,
