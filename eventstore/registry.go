@@ -31,7 +31,7 @@ func NewRegistry(types ...es.EventType) (*Registry, error) {
 	return r, nil
 }
 
-// UnknownTypeError says that the log holds an event type that this binary does not know. It halts the reader.
+// UnknownTypeError says that this binary does not know an event's type. In the log it halts the reader; an append of it is refused.
 type UnknownTypeError struct{ Type string }
 
 // Error implements error.
@@ -39,7 +39,8 @@ func (e *UnknownTypeError) Error() string {
 	return fmt.Sprintf("eventstore: unknown event type %q: deploy the version that knows it", e.Type)
 }
 
-// FutureSchemaError says that the log holds a newer schema of an event than this binary knows. It halts the reader.
+// FutureSchemaError says that an event has a newer schema than this binary knows. In the log it halts the reader; an append of it is
+// refused.
 type FutureSchemaError struct {
 	Type         string
 	Schema, Know uint16
@@ -60,11 +61,11 @@ func (r *Registry) Types() []es.EventType {
 	return out
 }
 
-// TypeOf returns the event type of a fact (a value, not a pointer).
+// TypeOf returns the event type of a fact (a value, not a pointer). Error: *[UnknownTypeError] with the Go type's name.
 func (r *Registry) TypeOf(fact any) (es.EventType, error) {
 	t, ok := r.byType[reflect.TypeOf(fact)]
 	if !ok {
-		return es.EventType{}, fmt.Errorf("eventstore: %T is not a registered event type", fact)
+		return es.EventType{}, &UnknownTypeError{fmt.Sprintf("%T", fact)}
 	}
 	return t, nil
 }
