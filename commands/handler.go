@@ -315,20 +315,24 @@ func (e *execution) plan(ctx context.Context) ([]planned, error) {
 // MayHaveHappened tells whether a command that failed with err may nevertheless have been carried out: the failure was none of
 // the definite answers of the domain and the log, or came after a part was written.
 func MayHaveHappened(err error) bool {
-	var (
-		refusal  *es.Refusal
-		conflict *eventstore.ConflictError
-		claim    *eventstore.ClaimError
-		reused   *eventstore.ReusedKeyError
-		invalid  *eventstore.InvalidError
-	)
-	var known definite
-	var unfinished *UnfinishedError
-	if errors.As(err, &unfinished) {
+	var unavailable *eventstore.UnavailableError
+	switch {
+	case err == nil:
+		return false
+	case is[*UnfinishedError](err):
 		return true // in part it has
+	case errors.As(err, &unavailable):
+		return unavailable.Maybe
+	default:
+		return !is[definite](err) && !is[*es.Refusal](err) &&
+			!is[*eventstore.ConflictError](err) && !is[*eventstore.ClaimError](err) && !is[*eventstore.ReusedKeyError](err) &&
+			!is[*eventstore.InvalidError](err) && !is[*eventstore.UnknownTypeError](err) && !is[*eventstore.FutureSchemaError](err)
 	}
-	return err != nil && !errors.As(err, &known) && !errors.As(err, &refusal) && !errors.As(err, &conflict) && !errors.As(err, &claim) &&
-		!errors.As(err, &reused) && !errors.As(err, &invalid)
+}
+
+func is[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
 }
 
 // definite marks an error that was found before anything was appended.
