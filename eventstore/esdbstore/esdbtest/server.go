@@ -75,7 +75,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	unavailable bool
-	readOnly    bool
+	allowed     int // appends; negative: all
 	notLeader   int
 	breakAfter  int
 	hold        chan struct{}
@@ -94,7 +94,7 @@ func Start(t testing.TB, o Options) *Server {
 	if err != nil {
 		t.Fatalf("esdbtest: %v", err)
 	}
-	s := &Server{options: o, listener: &listener{Listener: tcp, open: map[net.Conn]struct{}{}}, files: map[string]string{}, dropped: make(chan struct{})}
+	s := &Server{options: o, listener: &listener{Listener: tcp, open: map[net.Conn]struct{}{}}, files: map[string]string{}, dropped: make(chan struct{}), allowed: -1}
 	settings := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(17 << 20), grpc.StreamInterceptor(s.admit), grpc.InitialWindowSize(1 << 20),
 	}
@@ -154,11 +154,12 @@ func (s *Server) SetUnavailable(on bool) {
 	s.unavailable = on
 }
 
-// SetReadOnly makes every append answer that the server is not ready, as when its disk is full.
-func (s *Server) SetReadOnly(on bool) {
+// AllowAppends serves n more appends and answers every later one that the server is not ready, as when its disk is full or its caller is
+// cut off. A negative n serves all again.
+func (s *Server) AllowAppends(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.readOnly = on
+	s.allowed = n
 }
 
 // NotLeader makes the next n calls to Streams answer that the leader is elsewhere: at this server's own address.

@@ -27,7 +27,8 @@ type streamsService struct {
 func (s *streamsService) Append(call streams.Streams_AppendServer) error {
 	s.server.mu.Lock()
 	s.server.appends++
-	readOnly, hold := s.server.readOnly, s.server.hold
+	refused, hold := s.server.allowed == 0, s.server.hold
+	s.server.allowed = max(s.server.allowed-1, min(s.server.allowed, 0))
 	s.server.mu.Unlock()
 	first, err := call.Recv()
 	if err != nil {
@@ -77,7 +78,7 @@ func (s *streamsService) Append(call streams.Streams_AppendServer) error {
 		}
 		events = append(events, e)
 	}
-	if readOnly {
+	if refused {
 		return status.Error(codes.Unavailable, "Server Is Not Ready")
 	}
 	if hold != nil {
