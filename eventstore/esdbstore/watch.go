@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -177,7 +178,11 @@ func (s *Store) doorbell(ctx context.Context, tried func()) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.config.Logger.Warn("esdbstore: the subscription to $all ended; readers look each second until it is back", "error", err)
+		level := slog.LevelWarn
+		if failures > 0 {
+			level = slog.LevelDebug // it was said before
+		}
+		s.config.Logger.Log(ctx, level, "esdbstore: the subscription to $all ended; readers look each second until it is back", "error", err)
 		wait(ctx, tail.Pause(failures))
 	}
 }

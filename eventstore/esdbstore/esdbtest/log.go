@@ -219,6 +219,14 @@ func (l *log) resetByCategory() {
 	l.signal()
 }
 
+func (l *log) truncate(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.streams[name]; s != nil {
+		s.first, s.events = s.next(), nil
+	}
+}
+
 func (l *log) gap(n uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
