@@ -148,7 +148,7 @@ func (l *log) append(ctx context.Context, w eventstore.Write, events []proposal,
 // proposals returns the events as the server gets them, and what marks them as written by this call.
 func proposals(w eventstore.Write) (events []proposal, write string, err error) {
 	var mark [16]byte
-	rand.Read(mark[:]) //nolint:errcheck // never fails
+	rand.Read(mark[:])
 	write = hex.EncodeToString(mark[:])
 	events = make([]proposal, len(w.Events))
 	for i, e := range w.Events {
@@ -234,7 +234,7 @@ func (l *log) send(ctx context.Context, w eventstore.Write, base eventstore.Vers
 		return out, false, err
 	}
 	var m userMeta
-	if err := json.Unmarshal(r.meta, &m); err != nil || m.Write != write {
+	if json.Unmarshal(r.meta, &m) != nil || m.Write != write {
 		return out, false, nil // look says what it is
 	}
 	if r.position == noPosition {

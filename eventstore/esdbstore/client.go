@@ -179,7 +179,7 @@ func newClient(connection string, timeout time.Duration, logger *slog.Logger) (*
 	return &client{config: *config, timeout: timeout, logger: logger}, nil
 }
 
-// close ends all sessions and waits for them. The contexts of running calls must have ended.
+// close ends all sessions and waits for them, at most the client's timeout. The contexts of running calls must have ended.
 func (c *client) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -188,7 +188,16 @@ func (c *client) close() {
 	if s != nil {
 		c.retire(s)
 	}
-	c.open.Wait()
+	ended := make(chan struct{})
+	go func() {
+		c.open.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(c.timeout):
+		c.logger.Warn("esdbstore: a call of the client library does not end; its connection stays open")
+	}
 }
 
 // enter returns the session for one call, read-locked in starting; the caller must end with leave.

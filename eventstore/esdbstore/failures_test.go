@@ -259,6 +259,7 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 		"no positions":          {connection(esdbtest.Start(t, esdbtest.Options{NoOriginalPositions: true})), []string{"positions", "22.6"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s, err := esdbstore.Open(t.Context(), esdbstore.Config{ConnectionString: test.connection, Logger: quiet, Timeout: 2 * time.Second, ProbeTimeout: 200 * time.Millisecond})
 			if err == nil {
 				mustAppend(t, s, write(name, eventstore.NoStream(), 1))

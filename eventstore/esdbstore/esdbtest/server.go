@@ -356,7 +356,7 @@ func (l *listener) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		c.Close() //nolint:errcheck,gosec // breaking it is the purpose
+		c.Close() //nolint:errcheck // breaking it is the purpose
 		delete(l.open, c)
 	}
 }
