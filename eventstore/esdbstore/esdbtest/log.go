@@ -311,6 +311,14 @@ func (l *log) resolve(e *event) (target *event, isLink bool) {
 	return s.events[at-s.first], true
 }
 
+// readable tells whether the event is still in its stream; $all has it in any case.
+func (l *log) readable(e *event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.streams[e.stream]
+	return s != nil && e.revision >= s.first
+}
+
 // index is a cursor into all events: the number of those before it.
 func (l *log) index(position uint64, after bool) int {
 	l.mu.Lock()
