@@ -416,4 +416,3 @@ func newKeyring(t *testing.T) string {
 	must(t, err)
 	return path
 }
-
