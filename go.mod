@@ -33,7 +33,6 @@ require (
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.50.0
 	golang.org/x/term v0.48.0
-	golang.org/x/sys v0.49.0
 	google.golang.org/grpc v1.84.0
 	pgregory.net/rapid v1.3.0
 )
