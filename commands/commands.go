@@ -38,7 +38,10 @@ type Config struct {
 }
 
 // Commands carries out the use cases. It is safe for concurrent use.
-type Commands struct{ c Config }
+type Commands struct {
+	c Config
+	x *Executor
+}
 
 // New checks the configuration.
 func New(c Config) (*Commands, error) {
@@ -48,7 +51,7 @@ func New(c Config) (*Commands, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Commands{c}, nil
+	return &Commands{c, NewExecutor(c.Store, c.Codec)}, nil
 }
 
 // System is the actor of commands that no person gave.

@@ -40,35 +40,51 @@ func (c *Commands) CreateTenant(ctx context.Context, by Caller, name string) (Te
 		return Tenant{}, Receipt{}, err
 	}
 	id := es.Key("tenant", by.UserID, by.Command)
-	at := stamp(by.At)
-	created := tenantStep(id, tenant.Create{TenantID: id, Name: name, DatabaseName: databaseName(name, id), By: by.UserID, At: at})
-	granted := &Decision[membership.State, membership.Command, membership.Event]{
-		Decider: membership.Decider,
-		Stream:  eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(id, by.UserID)},
-		Command: membership.Grant{TenantID: id, UserID: by.UserID, Role: membership.Admin, By: by.UserID, At: at},
-	}
-	if _, err := Execute(ctx, c.c.Store, c.c.Codec, eventstore.PlatformTenant, by.meta(), created, granted); err != nil {
-		return Tenant{}, Receipt{}, err
-	}
-	receipt, err := c.provision(ctx, created.State)
+	created, err := c.create(ctx, by.meta(), tenant.Create{TenantID: id, Name: name, DatabaseName: databaseName(name, id), By: by.UserID, At: stamp(by.At)})
 	if err != nil {
 		return Tenant{}, Receipt{}, err
 	}
-	s := created.State
+	receipt, err := c.provision(ctx, created)
+	if err != nil {
+		return Tenant{}, Receipt{}, err
+	}
 	return Tenant{
-		ID: s.ID, Name: s.Name, DatabaseName: s.DatabaseName, TSAEnabled: c.c.TSAProvider != "", TSAProvider: c.c.TSAProvider,
-		CreatedAt: s.CreatedAt, UpdatedAt: s.CreatedAt, CreatedBy: s.CreatedBy,
+		ID: created.ID, Name: created.Name, DatabaseName: created.DatabaseName, TSAEnabled: c.c.TSAProvider != "", TSAProvider: c.c.TSAProvider,
+		CreatedAt: created.CreatedAt, UpdatedAt: created.CreatedAt, CreatedBy: created.CreatedBy,
 	}, receipt, nil
 }
 
-// ProvisionTenant finishes a tenant that a crash left half made. It may be repeated at any time.
+// create records the tenant and then its first member; the tenant is not served before both are there.
+func (c *Commands) create(ctx context.Context, meta eventstore.Meta, create tenant.Create) (tenant.State, error) {
+	created := tenantStep(create.TenantID, create)
+	granted := &Decision[membership.State, membership.Command, membership.Event]{
+		Decider: membership.Decider,
+		Stream:  eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(create.TenantID, create.By)},
+		Command: membership.Grant{TenantID: create.TenantID, UserID: create.By, Role: membership.Admin, By: create.By, At: create.At},
+	}
+	_, err := c.x.Execute(ctx, eventstore.PlatformTenant, meta, created, granted)
+	return created.State, err
+}
+
+// ProvisionTenant finishes a tenant that a crash left half made, its first membership included. It may be repeated at any time.
 func (c *Commands) ProvisionTenant(ctx context.Context, tenantID string) error {
-	state, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, tenant.Decider, eventstore.StreamID{Kind: tenant.Kind, ID: tenantID}, nil)
+	var creation eventstore.Meta
+	state, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, tenant.Decider, eventstore.StreamID{Kind: tenant.Kind, ID: tenantID},
+		func(rec eventstore.Recorded) {
+			if rec.Version == 1 {
+				creation = rec.Meta
+			}
+		})
 	if err != nil {
 		return err
 	}
 	if !state.Exists {
 		return es.Refuse("tenant.unknown", "There is no such tenant.")
+	}
+	// The very command that created it: what is there is recognised, and only the rest is written.
+	_, err = c.create(ctx, creation, tenant.Create{TenantID: state.ID, Name: state.Name, DatabaseName: state.DatabaseName, By: state.CreatedBy, At: state.CreatedAt})
+	if err != nil {
+		return err
 	}
 	_, err = c.provision(ctx, state)
 	return err
@@ -84,13 +100,13 @@ func (c *Commands) provision(ctx context.Context, s tenant.State) (Receipt, erro
 	by := Caller{UserID: s.CreatedBy, Command: es.Key("provision", s.ID), Correlation: s.ID, At: s.CreatedAt}
 	if c.c.TSAProvider != "" {
 		enable := timestampingStep(timestamping.Enable{Provider: c.c.TSAProvider, By: s.CreatedBy, At: s.CreatedAt})
-		if _, err := Execute(ctx, c.c.Store, c.c.Codec, log, by.meta(), enable); err != nil {
+		if _, err := c.x.Execute(ctx, log, by.meta(), enable); err != nil {
 			return Receipt{}, err
 		}
 	}
 	at := stamp(c.c.Now())
 	by.At = at
-	return Execute(ctx, c.c.Store, c.c.Codec, eventstore.PlatformTenant, by.meta(), tenantStep(s.ID, tenant.Provision{At: at}))
+	return c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), tenantStep(s.ID, tenant.Provision{At: at}))
 }
 
 func tenantStep(id string, command tenant.Command) *Decision[tenant.State, tenant.Command, tenant.Event] {

@@ -23,7 +23,8 @@ func (c *Commands) DeleteDocument(ctx context.Context, by Caller, tenantID, docu
 	}
 	at := stamp(by.At)
 	unlink := fileStep(state.FileID, file.Unlink{DocumentID: documentID, At: at})
-	receipt, err := Execute(ctx, c.c.Store, c.c.Codec, tenant, by.meta(), unlink, documentStep(documentID, document.Delete{By: by.UserID, At: at}))
+	// The document goes first: between the two, a file may have a link too many, and never a document that it does not know of.
+	receipt, err := c.x.Execute(ctx, tenant, by.meta(), documentStep(documentID, document.Delete{By: by.UserID, At: at}), unlink)
 	if err != nil {
 		return false, Receipt{}, err
 	}

@@ -29,16 +29,17 @@ type Receipt struct {
 	Replayed bool                // this very command had been carried out before
 }
 
-// Step is one stream's part of a command: it is loaded, decided and written together with the others.
+// Step is one stream's part of a command.
 type Step interface {
-	load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (done *Receipt, err error)
+	// load folds the stream. done is the receipt of this very command's events in it, if there are any, and events is how many.
+	load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (done *Receipt, events int, err error)
 	decide() (facts []any, claims []eventstore.Claim, err error)
 	stream() eventstore.StreamID
 	version() eventstore.Version
 	settle()
 }
 
-// Decision is the [Step] of one aggregate. After [Execute] it holds the state that the command led to.
+// Decision is the [Step] of one aggregate. After [Executor.Execute] it holds the state that the command led to.
 type Decision[S, C, E any] struct {
 	Decider es.Decider[S, C, E]
 	Stream  eventstore.StreamID
@@ -48,7 +49,7 @@ type Decision[S, C, E any] struct {
 	// IfMatch is the version that the client saw (its ETag); nil lets a conflict be decided again.
 	IfMatch *eventstore.Version
 
-	// State is, after Execute, the state after the command's facts.
+	// State is, after Executor.Execute, the state after the command's facts.
 	State S
 
 	current S
@@ -60,25 +61,24 @@ func (d *Decision[S, C, E]) stream() eventstore.StreamID { return d.Stream }
 func (d *Decision[S, C, E]) version() eventstore.Version { return d.at }
 func (d *Decision[S, C, E]) settle()                     { d.State = d.Decider.Fold(d.current, d.facts...) }
 
-func (d *Decision[S, C, E]) load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (*Receipt, error) {
+func (d *Decision[S, C, E]) load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (*Receipt, int, error) {
 	d.facts = nil
 	var done *Receipt
 	var err error
+	events := 0
 	d.current, d.at, err = fold(ctx, log, codec, d.Decider, d.Stream, func(rec eventstore.Recorded) {
 		if rec.Meta.Command == meta.Command && rec.Meta.Actor == meta.Actor {
 			done = &Receipt{Tenant: rec.Tenant, Version: rec.Version, Position: rec.Position, Replayed: true}
+			events++
 		}
 	})
-	if err != nil || done != nil {
-		return done, err
-	}
-	if d.IfMatch != nil && *d.IfMatch != d.at {
-		return nil, &eventstore.ConflictError{Stream: d.Stream, Expected: eventstore.At(*d.IfMatch), Actual: d.at}
-	}
-	return nil, nil
+	return done, events, err
 }
 
 func (d *Decision[S, C, E]) decide() ([]any, []eventstore.Claim, error) {
+	if d.IfMatch != nil && *d.IfMatch != d.at {
+		return nil, nil, &eventstore.ConflictError{Stream: d.Stream, Expected: eventstore.At(*d.IfMatch), Actual: d.at}
+	}
 	var err error
 	if d.facts, err = d.Decider.Decide(d.current, d.Command); err != nil {
 		return nil, nil, err
@@ -117,41 +117,136 @@ func fold[S, C, E any](ctx context.Context, log eventstore.Log, codec *seal.Code
 	return state, version, nil
 }
 
-// Execute carries out one command over one or several streams of a tenant: all their facts are appended in one step, or none.
+// Executor carries out commands on a store. It is safe for concurrent use.
+type Executor struct {
+	store eventstore.Store
+	codec *seal.Codec
+	turns turns
+}
+
+// NewExecutor returns an executor that writes to the store through the codec.
+func NewExecutor(store eventstore.Store, codec *seal.Codec) *Executor {
+	return &Executor{store: store, codec: codec}
+}
+
+// UnfinishedError says that a command failed after some of its steps had been written, on an engine that cannot append to several
+// streams at once. The same command given again does the rest.
+type UnfinishedError struct{ Err error }
+
+// Error implements error.
+func (e *UnfinishedError) Error() string {
+	return "commands: the first steps are written, give the same command again for the rest: " + e.Err.Error()
+}
+
+// Unwrap returns what stopped the command.
+func (e *UnfinishedError) Unwrap() error { return e.Err }
+
+// Execute carries out one command over one or several streams of a tenant. Where the store has Caps.MultiStream, all facts are
+// appended at once, or none. Where it has not, the steps are appended one after the other in the given order, and what a crash
+// or an error leaves out is done when the same command is given again (docs/adr/0005).
+//
 // A command that ran before is recognised by its id and actor and answered with its first receipt. A conflict is decided again
 // on fresh facts, unless a step has IfMatch. Errors: *[es.Refusal], *[eventstore.ConflictError], *[eventstore.ClaimError],
 // *[eventstore.ReusedKeyError], or a failure after which the same command may be tried again ([MayHaveHappened] tells whether it
-// may have been carried out).
-func Execute(ctx context.Context, store eventstore.Store, codec *seal.Codec, tenant eventstore.TenantID, meta eventstore.Meta, steps ...Step) (Receipt, error) {
+// may have been carried out); each wrapped in *[UnfinishedError] when a step is written already.
+func (x *Executor) Execute(ctx context.Context, tenant eventstore.TenantID, meta eventstore.Meta, steps ...Step) (Receipt, error) {
 	if meta.Command == "" { // event ids derive from it: without one every command would be the same
 		return Receipt{}, errors.New("commands: a command needs an id")
 	}
 	meta.At = meta.At.UTC().Truncate(time.Microsecond)
-	log := store.Tenant(tenant)
-	ambiguous := false
-	for try := 0; ; try++ {
-		receipt, writes, err := plan(ctx, log, codec, tenant, meta, steps)
-		if err != nil || len(writes) == 0 {
-			return receipt, err
-		}
-		appended, err := log.Append(ctx, writes...)
-		if err == nil {
-			for _, s := range steps {
-				s.settle()
-			}
-			last := appended[len(appended)-1]
-			return Receipt{tenant, last.Version, last.Position, last.Replayed}, nil
-		}
-		var conflict *eventstore.ConflictError
-		if errors.As(err, &conflict) && try < conflictRetries && pause(ctx, try) {
-			continue // load notices an IfMatch that no longer holds
-		}
-		if !ambiguous && MayHaveHappened(err) && ctx.Err() == nil {
-			ambiguous = true // once more with the same ids: the log recognises them (promise A7)
-			continue
+	// Nothing depends on the turn but work: those who would conflict in this process wait instead. Other processes still conflict.
+	done, err := x.turns.take(ctx, tenant, steps)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer done()
+	e := &execution{
+		log: x.store.Tenant(tenant), codec: x.codec, tenant: tenant, meta: meta, steps: steps,
+		atOnce: x.store.Caps().MultiStream, receipt: Receipt{Tenant: tenant},
+	}
+	if err := e.run(ctx); err != nil {
+		if e.ordinal > 0 {
+			err = &UnfinishedError{err}
 		}
 		return Receipt{}, err
 	}
+	return e.receipt, nil
+}
+
+// execution is one command on its way.
+type execution struct {
+	log    eventstore.Log
+	codec  *seal.Codec
+	tenant eventstore.TenantID
+	meta   eventstore.Meta
+	steps  []Step
+	atOnce bool // several streams in one append
+
+	next    int     // the steps before it are written, now or by an earlier attempt
+	ordinal int     // how many events those steps made: the ids of the rest go on from there
+	receipt Receipt // of the last event written
+}
+
+func (e *execution) run(ctx context.Context) error {
+	ambiguousAt := -1 // the step whose failed append was tried once more
+	for try := 0; ; try++ {
+		writes, err := e.plan(ctx)
+		if err != nil {
+			return err
+		}
+		if err = e.append(ctx, writes); err == nil {
+			e.settle(len(e.steps))
+			return nil
+		}
+		var conflict *eventstore.ConflictError
+		if errors.As(err, &conflict) && try < conflictRetries && pause(ctx, try) {
+			continue // decide notices an IfMatch that no longer holds
+		}
+		if ambiguousAt != e.next && MayHaveHappened(err) && ctx.Err() == nil {
+			ambiguousAt = e.next // once more with the same ids: the log recognises them (promise A7)
+			continue
+		}
+		return err
+	}
+}
+
+// settle says that the steps before next are written.
+func (e *execution) settle(next int) {
+	for _, s := range e.steps[e.next:next] {
+		s.settle()
+	}
+	e.next = next
+}
+
+// planned is a write and the index of its step.
+type planned struct {
+	eventstore.Write
+	step int
+}
+
+// append writes what was planned: all of it at once, or one stream after the other.
+func (e *execution) append(ctx context.Context, rest []planned) error {
+	for len(rest) > 0 {
+		n := 1
+		if e.atOnce {
+			n = len(rest)
+		}
+		writes, events := make([]eventstore.Write, n), 0
+		for i, w := range rest[:n] {
+			writes[i] = w.Write
+			events += len(w.Events)
+		}
+		appended, err := e.log.Append(ctx, writes...)
+		if err != nil {
+			return err
+		}
+		last := appended[n-1]
+		e.receipt = Receipt{e.tenant, last.Version, last.Position, last.Replayed}
+		e.settle(rest[n-1].step + 1)
+		e.ordinal += events
+		rest = rest[n:]
+	}
+	return nil
 }
 
 // pause waits at random, up to a bound that doubles with each try. It is false when ctx ended meanwhile.
@@ -170,58 +265,55 @@ func pause(ctx context.Context, try int) bool {
 	}
 }
 
-// plan loads and decides all steps. Without writes the receipt is the answer.
-func plan(ctx context.Context, log eventstore.Log, codec *seal.Codec, tenant eventstore.TenantID, meta eventstore.Meta, steps []Step) (Receipt, []eventstore.Write, error) {
-	var done *Receipt
-	for _, s := range steps {
-		receipt, err := s.load(ctx, log, codec, meta)
+// plan loads the steps that are left and decides all of them, so that a refusal is found before anything is written. Steps are
+// written in order: where one is found written, those before it are written too, or made no event.
+func (e *execution) plan(ctx context.Context) ([]planned, error) {
+	next := e.next
+	for i := e.next; i < len(e.steps); i++ {
+		done, events, err := e.steps[i].load(ctx, e.log, e.codec, e.meta)
 		if err != nil {
-			return Receipt{}, nil, err
+			return nil, err
 		}
-		if receipt != nil && (done == nil || receipt.Position > done.Position) {
-			done = receipt
+		if done == nil {
+			continue
+		}
+		next = i + 1
+		e.ordinal += events
+		if done.Position > e.receipt.Position {
+			e.receipt = *done
 		}
 	}
-	if done != nil {
-		for _, s := range steps {
-			s.settle()
-		}
-		return *done, nil, nil
-	}
-	var writes []eventstore.Write
-	ordinal := 0
-	receipt := Receipt{Tenant: tenant}
-	for _, s := range steps {
+	e.settle(next)
+	var writes []planned
+	ordinal := e.ordinal
+	for i, s := range e.steps[next:] {
 		facts, claims, err := s.decide()
 		if err != nil {
-			return Receipt{}, nil, err
+			return nil, err
 		}
-		receipt.Version = s.version()
+		if e.ordinal == 0 {
+			e.receipt.Version = s.version()
+		}
 		if len(facts) == 0 {
 			continue
 		}
 		w := eventstore.Write{Stream: s.stream(), Expected: eventstore.At(s.version()), Claims: claims}
 		for _, fact := range facts {
-			e, err := codec.Encode(ctx, tenant, w.Stream, eventstore.NewEventID(tenant, meta.Actor, meta.Command, ordinal), fact)
+			p, err := e.codec.Encode(ctx, e.tenant, w.Stream, eventstore.NewEventID(e.tenant, e.meta.Actor, e.meta.Command, ordinal), fact)
 			if err != nil {
-				return Receipt{}, nil, err
+				return nil, err
 			}
-			e.Meta = meta
-			w.Events = append(w.Events, e)
+			p.Meta = e.meta
+			w.Events = append(w.Events, p)
 			ordinal++
 		}
-		writes = append(writes, w)
+		writes = append(writes, planned{w, next + i})
 	}
-	if len(writes) == 0 {
-		for _, s := range steps {
-			s.settle()
-		}
-	}
-	return receipt, writes, nil
+	return writes, nil
 }
 
 // MayHaveHappened tells whether a command that failed with err may nevertheless have been carried out: the failure was none of
-// the definite answers of the domain and the log.
+// the definite answers of the domain and the log, or came after a part was written.
 func MayHaveHappened(err error) bool {
 	var (
 		refusal  *es.Refusal
@@ -231,6 +323,10 @@ func MayHaveHappened(err error) bool {
 		invalid  *eventstore.InvalidError
 	)
 	var known definite
+	var unfinished *UnfinishedError
+	if errors.As(err, &unfinished) {
+		return true // in part it has
+	}
 	return err != nil && !errors.As(err, &known) && !errors.As(err, &refusal) && !errors.As(err, &conflict) && !errors.As(err, &claim) &&
 		!errors.As(err, &reused) && !errors.As(err, &invalid)
 }

@@ -70,7 +70,7 @@ func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser)
 			return nil
 		},
 	}
-	receipt, err := Execute(ctx, c.c.Store, c.c.Codec, eventstore.PlatformTenant, by.meta(), step)
+	receipt, err := c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), step)
 	var taken *eventstore.ClaimError
 	if errors.As(err, &taken) {
 		err = es.Refuse("user.email_taken", "This e-mail address has an account already.")

@@ -37,7 +37,7 @@ func (c *Commands) TimestampWanted(ctx context.Context, tenantID, fileID string)
 // RecordTimestamp records the time-stamp; a file that has one already keeps it.
 func (c *Commands) RecordTimestamp(ctx context.Context, in StampOutcome) error {
 	at := stamp(c.c.Now())
-	_, err := Execute(ctx, c.c.Store, c.c.Codec, LogOf(in.TenantID), jobMeta(in.Job, at), fileStep(in.FileID, file.RecordTimestamp{Stamp: file.Timestamped{
+	_, err := c.x.Execute(ctx, LogOf(in.TenantID), jobMeta(in.Job, at), fileStep(in.FileID, file.RecordTimestamp{Stamp: file.Timestamped{
 		Response: in.Response, GenTime: in.GenTime.UTC(), Serial: in.Serial, Policy: in.Policy,
 		Algorithm: in.Algorithm, Authority: in.Authority, Attempt: in.Attempt, At: at,
 	}}))
@@ -47,7 +47,7 @@ func (c *Commands) RecordTimestamp(ctx context.Context, in StampOutcome) error {
 // RecordTimestampFailure records the failure with the time of the next attempt, or that the time-stamp is abandoned.
 func (c *Commands) RecordTimestampFailure(ctx context.Context, in FailedAttempt) error {
 	at := stamp(c.c.Now())
-	_, err := Execute(ctx, c.c.Store, c.c.Codec, LogOf(in.TenantID), jobMeta(in.Job, at), fileStep(in.FileID, file.RecordFailure{
+	_, err := c.x.Execute(ctx, LogOf(in.TenantID), jobMeta(in.Job, at), fileStep(in.FileID, file.RecordFailure{
 		Attempt: in.Attempt, Reason: in.Reason, Permanent: in.Permanent, At: at,
 	}))
 	return err

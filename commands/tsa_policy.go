@@ -9,13 +9,13 @@ import (
 
 // EnableTSA switches time-stamping on for the files that are stored from now on.
 func (c *Commands) EnableTSA(ctx context.Context, by Caller, tenantID string) (Receipt, error) {
-	return Execute(ctx, c.c.Store, c.c.Codec, LogOf(tenantID), by.meta(),
+	return c.x.Execute(ctx, LogOf(tenantID), by.meta(),
 		timestampingStep(timestamping.Enable{Provider: c.c.TSAProvider, By: by.UserID, At: stamp(by.At)}))
 }
 
 // DisableTSA switches time-stamping off for the files that are stored from now on; what was requested before stays requested.
 func (c *Commands) DisableTSA(ctx context.Context, by Caller, tenantID string) (Receipt, error) {
-	return Execute(ctx, c.c.Store, c.c.Codec, LogOf(tenantID), by.meta(), timestampingStep(timestamping.Disable{By: by.UserID, At: stamp(by.At)}))
+	return c.x.Execute(ctx, LogOf(tenantID), by.meta(), timestampingStep(timestamping.Disable{By: by.UserID, At: stamp(by.At)}))
 }
 
 // TSAProvider is the short name of the authority that this process uses, "" when none is configured.

@@ -48,7 +48,7 @@ type Uploaded struct {
 	FileCreatedAt                                  time.Time
 }
 
-// UploadDocument streams the content into the object store and records file and document in one append. Equal contents of a
+// UploadDocument streams the content into the object store and records file and document. Equal contents of a
 // tenant share one file. A time-stamp is requested when the tenant has time-stamping on. Errors: *[ValidationError],
 // [ErrTooLarge], [ErrEmptyFile], whatever reading Body answers. What is not acknowledged leaves at most an object that nothing
 // refers to.
@@ -111,7 +111,8 @@ func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocumen
 	upload := documentStep(documentID, document.Upload{
 		DocumentID: documentID, FileID: fileID, Filename: es.Person(filename), MimeType: mime, By: by.UserID, At: at,
 	})
-	receipt, err := Execute(ctx, c.c.Store, c.c.Codec, tenant, by.meta(), keep, upload)
+	// The file goes first: a document is never seen before its file.
+	receipt, err := c.x.Execute(ctx, tenant, by.meta(), keep, upload)
 	if err != nil {
 		return Uploaded{}, Receipt{}, err
 	}

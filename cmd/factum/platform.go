@@ -86,10 +86,6 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 	st.started("log", func(context.Context) error { return store.Close() })
-	need := eventstore.Caps{MultiStream: true, AtomicClaim: true}
-	if !store.Caps().Covers(need) {
-		return nil, fmt.Errorf("the event store has %+v, the commands need %+v", store.Caps(), need)
-	}
 	if err := sameLog(ctx, pool, store); err != nil {
 		return nil, err
 	}

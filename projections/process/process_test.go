@@ -212,7 +212,7 @@ func (w *world) ask() {
 		Decider: file.Decider, Stream: eventstore.StreamID{Kind: file.Kind, ID: fileID},
 		Command: file.Keep{FileID: fileID, SHA256: hex.EncodeToString(make([]byte, 32)), MD5: "x", Size: 1, ObjectKey: "k", DocumentID: "d", By: "u", Stamp: true, At: time.Now().UTC()},
 	}
-	_, err := commands.Execute(w.t.Context(), w.store, w.codec, tenant, eventstore.Meta{Command: "upload", Actor: "u", At: time.Now()}, step)
+	_, err := commands.NewExecutor(w.store, w.codec).Execute(w.t.Context(), tenant, eventstore.Meta{Command: "upload", Actor: "u", At: time.Now()}, step)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -155,7 +155,7 @@ func TestTheMainJob(t *testing.T) {
 	for _, e := range trail.at("data.entries").([]any) {
 		types = append(types, e.(map[string]any)["type"].(string))
 	}
-	want := "timestamping.enabled file.stored file.linked file.timestamp_requested document.uploaded file.timestamped file.unlinked document.deleted"
+	want := "timestamping.enabled file.stored file.linked file.timestamp_requested document.uploaded file.timestamped document.deleted file.unlinked"
 	if got := strings.Join(types, " "); got != want {
 		t.Errorf("trail %s\nwant  %s", got, want)
 	}

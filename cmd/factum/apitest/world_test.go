@@ -385,7 +385,7 @@ func (w *world) tenant(p person, name string) string {
 func (w *world) grant(tenant string, p person, role string) {
 	w.t.Helper()
 	at := time.Now().UTC().Truncate(time.Microsecond)
-	receipt, err := commands.Execute(w.t.Context(), w.store, w.codec, eventstore.PlatformTenant,
+	receipt, err := commands.NewExecutor(w.store, w.codec).Execute(w.t.Context(), eventstore.PlatformTenant,
 		eventstore.Meta{Command: es.Key("grant", tenant, p.id), Actor: "system", At: at},
 		&commands.Decision[membership.State, membership.Command, membership.Event]{
 			Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(tenant, p.id)},
