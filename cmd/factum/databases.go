@@ -88,7 +88,7 @@ func platformExists(ctx context.Context, conn *pgx.Conn) (exists bool, err error
 
 // prepareExisting brings the platform's database, which is there, up to date.
 func prepareExisting(ctx context.Context, clusterDSN, keys string) (d databases, err error) {
-	if d.adminDSN, err = withDSN(clusterDSN, platformDatabase, nil); err != nil {
+	if d.adminDSN, err = platformURL(clusterDSN, nil); err != nil {
 		return d, err
 	}
 	conn, err := connect(ctx, d.adminDSN)
@@ -127,7 +127,7 @@ grant connect, create on database %[2]s to %[1]s;`, appLogin, platformDatabase))
 	if err != nil {
 		return d, fmt.Errorf("open database %s to role %s: %w", platformDatabase, appLogin, err)
 	}
-	d.platformDSN, err = withDSN(clusterDSN, platformDatabase, url.UserPassword(appLogin, password))
+	d.platformDSN, err = platformURL(clusterDSN, url.UserPassword(appLogin, password))
 	return d, err
 }
 
@@ -172,13 +172,13 @@ func (e *unreachableError) Error() string {
 // Unwrap makes the cause visible to errors.Is and errors.As.
 func (e *unreachableError) Unwrap() error { return e.error }
 
-// withDSN returns the DSN with another database, and another user if one is given.
-func withDSN(dsn, database string, user *url.Userinfo) (string, error) {
+// platformURL returns the cluster's DSN with the platform's database, and another user if one is given.
+func platformURL(dsn string, user *url.Userinfo) (string, error) {
 	u, err := url.Parse(dsn)
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
 		return "", errors.New("the PostgreSQL DSN is not a URL such as postgres://user:password@host:5432/postgres") // err would hold the password
 	}
-	u.Path = "/" + database
+	u.Path = "/" + platformDatabase
 	if user != nil {
 		u.User = user
 	}

@@ -35,7 +35,7 @@ func (m *meter) begin(title string, head eventstore.Position) (done func()) {
 	if m.terminal && head > 0 {
 		// The bar counts positions, which are known to the end on every engine; its text counts events.
 		m.bar = progressbar.NewOptions64(int64(head), progressbar.OptionSetWriter(m.out), progressbar.OptionSetDescription(title),
-			progressbar.OptionSetPredictTime(true), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(barEvery), progressbar.OptionClearOnFinish())
+			progressbar.OptionSetPredictTime(true), progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish())
 	}
 	return func() {
 		if m.bar != nil {
@@ -51,8 +51,8 @@ func (m *meter) progress(events uint64, at eventstore.Position) {
 	if m.bar != nil {
 		if now.Sub(m.shown) >= barEvery {
 			m.shown = now
-			m.bar.Describe(fmt.Sprintf("%s: %d events, %.0f/s", m.title, events, rate))
 			_ = m.bar.Set64(int64(min(at, m.head))) // only the terminal can fail
+			m.bar.Describe(fmt.Sprintf("%s: %d events, %.0f/s", m.title, events, rate))
 		}
 		return
 	}

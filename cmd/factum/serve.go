@@ -132,7 +132,7 @@ func (c logServers) validate(engines ...string) error {
 	if err := given(list...); err != nil {
 		return err
 	}
-	if _, err := withDSN(c.DatabaseURL, platformDatabase, nil); err != nil {
+	if _, err := platformURL(c.DatabaseURL, nil); err != nil {
 		return fmt.Errorf("--database-url (FACTUM_DATABASE_URL): %w", err)
 	}
 	return nil

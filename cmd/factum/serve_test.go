@@ -68,10 +68,9 @@ func (o *outside) stop() error {
 
 // site is what an operator has before factum serve: servers and settings.
 type site struct {
-	t      *testing.T
-	bucket string
-	dsn    string            // of the cluster's administrator
-	flags  map[string]string // of factum serve, by name
+	t     *testing.T
+	dsn   string            // of the cluster's administrator
+	flags map[string]string // of factum serve, by name
 }
 
 func newSite(t *testing.T) *site {
@@ -86,12 +85,12 @@ func newSite(t *testing.T) *site {
 	return &site{t: t, dsn: pg.AdminDSN(), flags: map[string]string{
 		"listen": "127.0.0.1:0", "database-url": pg.AdminDSN(), "keyring": filepath.Join(dir, "keyring.json"), "event-store": enginePostgres,
 		"s3-endpoint": "http://" + elsewhere.s3.Endpoint(), "s3-access-key": testAccessKey, "s3-secret-key-file": secret,
-		"s3-bucket": strings.ToLower(secretName(t)), "tsa-url": elsewhere.tsa.URL(), "tsa-roots": elsewhere.tsa.RootsPath(), "log-format": "text",
+		"s3-bucket": strings.ToLower(bucketOf(t)), "tsa-url": elsewhere.tsa.URL(), "tsa-roots": elsewhere.tsa.RootsPath(), "log-format": "text",
 	}}
 }
 
-// secretName is a name for a bucket that no other test has.
-func secretName(t *testing.T) string {
+// bucketOf is a name for a bucket that no other test has.
+func bucketOf(t *testing.T) string {
 	return "b" + strings.Map(func(r rune) rune {
 		if r == '/' || r == '_' {
 			return '-'
@@ -289,7 +288,7 @@ func TestServe(t *testing.T) {
 // platform is the administrator's DSN of the platform's database.
 func (s *site) platform() string {
 	s.t.Helper()
-	dsn, err := withDSN(s.dsn, platformDatabase, nil)
+	dsn, err := platformURL(s.dsn, nil)
 	must(s.t, err)
 	return dsn
 }
@@ -344,30 +343,28 @@ func TestServeSaysWhatToDo(t *testing.T) {
 		change []string
 		want   string
 	}{
-		"no database":              {[]string{"database-url", ""}, "FACTUM_DATABASE_URL is not set: give the URL of a PostgreSQL role"},
-		"no keyring":               {[]string{"keyring", ""}, "FACTUM_KEYRING is not set"},
-		"no S3":                    {[]string{"s3-endpoint", ""}, "FACTUM_S3_ENDPOINT is not set"},
-		"no S3 access key":         {[]string{"s3-access-key", ""}, "FACTUM_S3_ACCESS_KEY is not set"},
-		"no S3 secret":             {[]string{"s3-secret-key-file", ""}, "FACTUM_S3_SECRET_KEY is not set"},
-		"no TSA":                   {[]string{"tsa-url", ""}, "FACTUM_TSA_URL is not set"},
-		"no roots":                 {[]string{"tsa-roots", ""}, "FACTUM_TSA_ROOTS is not set"},
-		"no EventStoreDB":          {[]string{"event-store", engineEventStoreDB}, "ESDB_CONNECTION_STRING is not set"},
-		"database is no URL":       {[]string{"database-url", "host=127.0.0.1"}, "FACTUM_DATABASE_URL): the PostgreSQL DSN is not a URL"},
-		"database is away":         {[]string{"database-url", "postgres://postgres@127.0.0.1:1/postgres"}, "check --database-url (FACTUM_DATABASE_URL)"},
-		"wrong password":           {[]string{"database-url", wrong.String()}, "check --database-url (FACTUM_DATABASE_URL)"},
-		"S3 is no URL":             {[]string{"s3-endpoint", "127.0.0.1:9000"}, "FACTUM_S3_ENDPOINT) \"127.0.0.1:9000\" is not a URL such as https://host:port"},
-		"S3 is away":               {[]string{"s3-endpoint", "http://127.0.0.1:1"}, "see --s3-endpoint (FACTUM_S3_ENDPOINT)"},
-		"wrong S3 access key":      {[]string{"s3-access-key", "mallory"}, "--s3-access-key (FACTUM_S3_ACCESS_KEY)"},
-		"S3 secret in no file":     {[]string{"s3-secret-key-file", nowhere}, "FACTUM_S3_SECRET_KEY_FILE) cannot be read"},
-		"TSA is no URL":            {[]string{"tsa-url", "authority"}, "--tsa-url (FACTUM_TSA_URL)"},
-		"roots in no file":         {[]string{"tsa-roots", nowhere}, "--tsa-roots (FACTUM_TSA_ROOTS): there is no file"},
-		"roots are no PEM":         {[]string{"tsa-roots", file}, "--tsa-roots (FACTUM_TSA_ROOTS)"},
-		"keyring was lost":         {[]string{"keyring", nowhere}, "does not exist, but database factum holds keys that are sealed under one"},
-		"keyring is no keyring":    {[]string{"keyring", file}, "is not a tink keyset"},
-		"port taken":               {[]string{"listen", taken}, "choose another address with --listen"},
-		"another engine":           {[]string{"event-store", engineEventStoreDB, "esdb", "esdb://127.0.0.1:1?tls=false"}, "factum log copy --from postgres --to eventstoredb --all --switch"},
-		"folder for the new keys":  {[]string{"keyring", filepath.Join(nowhere, "k"), "database-url", s.dsn}, "--keyring (FACTUM_KEYRING)"},
-		"password is not repeated": {[]string{"database-url", wrong.String()}, "FACTUM_DATABASE_URL"},
+		"no database":           {[]string{"database-url", ""}, "FACTUM_DATABASE_URL is not set: give the URL of a PostgreSQL role"},
+		"no keyring":            {[]string{"keyring", ""}, "FACTUM_KEYRING is not set"},
+		"no S3":                 {[]string{"s3-endpoint", ""}, "FACTUM_S3_ENDPOINT is not set"},
+		"no S3 access key":      {[]string{"s3-access-key", ""}, "FACTUM_S3_ACCESS_KEY is not set"},
+		"no S3 secret":          {[]string{"s3-secret-key-file", ""}, "FACTUM_S3_SECRET_KEY is not set"},
+		"no TSA":                {[]string{"tsa-url", ""}, "FACTUM_TSA_URL is not set"},
+		"no roots":              {[]string{"tsa-roots", ""}, "FACTUM_TSA_ROOTS is not set"},
+		"no EventStoreDB":       {[]string{"event-store", engineEventStoreDB}, "ESDB_CONNECTION_STRING is not set"},
+		"database is no URL":    {[]string{"database-url", "host=127.0.0.1"}, "FACTUM_DATABASE_URL): the PostgreSQL DSN is not a URL"},
+		"database is away":      {[]string{"database-url", "postgres://postgres@127.0.0.1:1/postgres"}, "check --database-url (FACTUM_DATABASE_URL)"},
+		"wrong password":        {[]string{"database-url", wrong.String()}, "check --database-url (FACTUM_DATABASE_URL)"},
+		"S3 is no URL":          {[]string{"s3-endpoint", "127.0.0.1:9000"}, "FACTUM_S3_ENDPOINT) \"127.0.0.1:9000\" is not a URL such as https://host:port"},
+		"S3 is away":            {[]string{"s3-endpoint", "http://127.0.0.1:1"}, "see --s3-endpoint (FACTUM_S3_ENDPOINT)"},
+		"wrong S3 access key":   {[]string{"s3-access-key", "mallory"}, "--s3-access-key (FACTUM_S3_ACCESS_KEY)"},
+		"S3 secret in no file":  {[]string{"s3-secret-key-file", nowhere}, "FACTUM_S3_SECRET_KEY_FILE) cannot be read"},
+		"TSA is no URL":         {[]string{"tsa-url", "authority"}, "--tsa-url (FACTUM_TSA_URL)"},
+		"roots in no file":      {[]string{"tsa-roots", nowhere}, "--tsa-roots (FACTUM_TSA_ROOTS): there is no file"},
+		"roots are no PEM":      {[]string{"tsa-roots", file}, "--tsa-roots (FACTUM_TSA_ROOTS)"},
+		"keyring was lost":      {[]string{"keyring", nowhere}, "does not exist, but database factum holds keys that are sealed under one"},
+		"keyring is no keyring": {[]string{"keyring", file}, "is not a tink keyset"},
+		"port taken":            {[]string{"listen", taken}, "choose another address with --listen"},
+		"another engine":        {[]string{"event-store", engineEventStoreDB, "esdb", "esdb://127.0.0.1:1?tls=false"}, "factum log copy --from postgres --to eventstoredb --all --switch"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := refusedStart(t, s.serve(tc.change...)...)
