@@ -51,10 +51,13 @@ func (c LogCopyCmd) Run(ctx context.Context) (err error) {
 	st := newStack()
 	defer func() { err = errors.Join(err, st.stop()) }()
 	m, err := c.open(ctx, st, log)
-	if err != nil {
-		return err
+	if err == nil {
+		err = m.run(ctx)
 	}
-	return m.run(ctx)
+	if err != nil && ctx.Err() != nil {
+		return errors.New("stopped before the end; the same command goes on where this one ended") // a failure, unlike the end of a server
+	}
+	return err
 }
 
 // check refuses flags that make no sense together.
@@ -200,11 +203,8 @@ func (m *mover) run(ctx context.Context) error {
 	different := 0
 	for i, t := range list {
 		same, err := m.move(ctx, t, fmt.Sprintf("%s (%d of %d)", t, i+1, len(list)), at[t])
-		if err != nil && ctx.Err() == nil {
-			return fmt.Errorf("%w; the same command goes on where this one ended", err)
-		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%w; the same command goes on where this one ended", err)
 		}
 		if !same {
 			different++

@@ -125,17 +125,21 @@ func TestLogCopy(t *testing.T) {
 		return launchFactum(t, args...).ended(t, code)
 	}
 
-	// Killed in the middle, and begun again.
-	server.AllowAppends(5)
-	killed := launchFactum(t, s.logCopy(enginePostgres, engineEventStoreDB, "--tenant="+tenant)...)
-	for tick := time.Tick(10 * time.Millisecond); server.Events(log+"-file-"+files[0]) == 0; <-tick {
-		select {
-		case <-killed.done:
-			t.Fatal(killed.output)
-		default:
+	// Stopped in the middle, killed in the middle, and begun again.
+	for i, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		server.AllowAppends(5)
+		halted := launchFactum(t, s.logCopy(enginePostgres, engineEventStoreDB, "--tenant="+tenant)...)
+		for tick := time.Tick(10 * time.Millisecond); server.Events(log+"-file-"+files[i]) == 0; <-tick {
+			select {
+			case <-halted.done:
+				t.Fatal(halted.output)
+			default:
+			}
+		}
+		if code := halted.kill(end); code == 0 || (end == syscall.SIGTERM && !strings.Contains(halted.output.String(), "stopped before the end; the same command goes on")) {
+			t.Fatal(code, halted.output)
 		}
 	}
-	killed.kill(syscall.SIGKILL)
 	server.AllowAppends(-1)
 	out := copyLogs(0, s.logCopy(enginePostgres, engineEventStoreDB, "--tenant="+tenant)...)
 	if !strings.Contains(out, log+"\n  postgres ") || !strings.Contains(out, "\n  same\n") || strings.Contains(out, "platform") {

@@ -17,6 +17,13 @@ import (
 // pageEvents is how many events are read at a time: at most 200 MiB of them, usually less than one.
 const pageEvents = 200
 
+// A run is what one append of a copy holds. It stays well below the limits of the contract: EventStoreDB takes 1 MiB per append, metadata
+// included, unless it is told to take more, and nothing is won by larger ones.
+const (
+	runEvents = 500
+	runBytes  = 512 << 10 // of data; a single event may be larger
+)
+
 // Progress is told how far a copy or a comparison is: how many events it has dealt with since it began, and the source's position after
 // the last of them. It may be called often and must not block.
 type Progress func(events uint64, at eventstore.Position)
@@ -119,16 +126,16 @@ func skip(ctx context.Context, tenant eventstore.TenantID, source, target *reade
 	}
 }
 
-// nextRun takes the longest run of events that one append may hold: all of one stream, adjacent in the source.
+// nextRun takes the events of the next append: all of one stream, adjacent in the source.
 func nextRun(ctx context.Context, source *reader) ([]eventstore.Recorded, error) {
 	var run []eventstore.Recorded
 	size := 0
-	for len(run) < eventstore.MaxAppendEvents {
+	for len(run) < runEvents {
 		rec, ok, err := source.peek(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if !ok || (len(run) > 0 && (rec.Stream != run[0].Stream || size+len(rec.Data) > eventstore.MaxAppendBytes)) {
+		if !ok || (len(run) > 0 && (rec.Stream != run[0].Stream || size+len(rec.Data) > runBytes)) {
 			break
 		}
 		run = append(run, rec)
