@@ -148,7 +148,7 @@ func (l *log) append(ctx context.Context, w eventstore.Write, events []proposal,
 // proposals returns the events as the server gets them, and what marks them as written by this call.
 func proposals(w eventstore.Write) (events []proposal, write string, err error) {
 	var mark [16]byte
-	rand.Read(mark[:]) //nolint:errcheck // never fails
+	rand.Read(mark[:])
 	write = hex.EncodeToString(mark[:])
 	events = make([]proposal, len(w.Events))
 	for i, e := range w.Events {
@@ -233,8 +233,7 @@ func (l *log) send(ctx context.Context, w eventstore.Write, base eventstore.Vers
 	if err != nil {
 		return out, false, err
 	}
-	var m userMeta
-	if err := json.Unmarshal(r.meta, &m); err != nil || m.Write != write {
+	if !writtenBy(write, r) {
 		return out, false, nil // look says what it is
 	}
 	if r.position == noPosition {
@@ -249,6 +248,12 @@ func (l *log) send(ctx context.Context, w eventstore.Write, base eventstore.Vers
 		l.store.known.learn(l.tenant, e.ID, where{w.Stream, version, position, e.Type})
 	}
 	return out, true, nil
+}
+
+// writtenBy tells whether an event was written by the call that drew the mark.
+func writtenBy(write string, r record) bool {
+	var m userMeta
+	return json.Unmarshal(r.meta, &m) == nil && m.Write == write
 }
 
 // read returns the one event at a version that must exist.

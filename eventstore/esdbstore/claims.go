@@ -183,8 +183,8 @@ func (l *log) reserveOne(ctx context.Context, r *reservation, c eventstore.Claim
 		if r.give && !mine {
 			return false, nil
 		}
-		events := append(settled, claimProposal(r.id, claimReserved, r.data(0, false)))
-		at, err := l.store.client.append(ctx, claimName(l.tenant, r.value), expectation{count: state.count}, events)
+		settled = append(settled, claimProposal(r.id, claimReserved, r.data(0, false)))
+		at, err := l.store.client.append(ctx, claimName(l.tenant, r.value), expectation{count: state.count}, settled)
 		if errors.Is(err, errWrongVersion) {
 			continue
 		}
@@ -317,7 +317,7 @@ func claimProposal(id eventstore.EventID, kind string, e claimEvent) proposal {
 }
 
 func newID() (id eventstore.EventID) {
-	rand.Read(id[:]) //nolint:errcheck // never fails
+	rand.Read(id[:])
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	return id
 }

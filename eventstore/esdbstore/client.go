@@ -79,7 +79,14 @@ var fixes = map[codes.Code]string{
 	codes.ResourceExhausted: "see the server's log",
 }
 
-const unreachable = "check ESDB_CONNECTION_STRING and whether the server runs and accepts writes; repeating the call is safe"
+const unreachable = "check ESDB_CONNECTION_STRING, with tls, tlsCaFile, userCertFile and userKeyFile, and whether the server runs and accepts writes; " +
+	"repeating the call is safe"
+
+// tooLarge names the setting that limits an append. 16 MiB less 10,000 bytes is the most that a server accepts for it.
+func tooLarge(reason string) error {
+	return &eventstore.InvalidError{Reason: "the server refuses an append of this size (" + reason +
+		"); raise its setting MaxAppendSize (EVENTSTORE_MAX_APPEND_SIZE), to 16767216 bytes at most"}
+}
 
 // classify turns what the library answered into what callers look at. It must not be called for the caller's own cancellation.
 func classify(what string, err error) error {
@@ -105,8 +112,7 @@ func classify(what string, err error) error {
 	}
 	code := status.Code(err)
 	if code == codes.InvalidArgument && strings.Contains(strings.ToLower(err.Error()), "maximum append") {
-		return &eventstore.InvalidError{Reason: "the server refuses an append of this size (" + status.Convert(err).Message() +
-			"); raise its setting MaxAppendSize (EVENTSTORE_MAX_APPEND_SIZE) to 16777216 bytes"}
+		return tooLarge(status.Convert(err).Message())
 	}
 	var authority x509.UnknownAuthorityError
 	if errors.As(err, &authority) || strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "x509: ") {
@@ -173,7 +179,7 @@ func newClient(connection string, timeout time.Duration, logger *slog.Logger) (*
 	return &client{config: *config, timeout: timeout, logger: logger}, nil
 }
 
-// close ends all sessions and waits for them. The contexts of running calls must have ended.
+// close ends all sessions and waits for them, at most the client's timeout. The contexts of running calls must have ended.
 func (c *client) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -182,7 +188,16 @@ func (c *client) close() {
 	if s != nil {
 		c.retire(s)
 	}
-	c.open.Wait()
+	ended := make(chan struct{})
+	go func() {
+		c.open.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(c.timeout):
+		c.logger.Warn("esdbstore: a call of the client library does not end; its connection stays open")
+	}
 }
 
 // enter returns the session for one call, read-locked in starting; the caller must end with leave.
@@ -534,10 +549,14 @@ func (c *client) refusal(ctx context.Context, stream string, size int) error {
 		return struct{}{}, err
 	})
 	var large *eventstore.InvalidError
-	if errors.As(err, &large) {
+	switch {
+	case errors.As(err, &large):
 		return large
+	case status.Code(err) == codes.ResourceExhausted: // not even the message is accepted
+		return tooLarge(status.Convert(err).Message())
+	default:
+		return nil
 	}
-	return nil
 }
 
 // subscribe reports each event whose stream's name fits the regular expression, from now on and without resolving links, until the

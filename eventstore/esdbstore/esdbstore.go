@@ -20,9 +20,11 @@
 // What is different from an atomic claim: an append that ended ambiguously keeps its values reserved for 10 minutes or until it is
 // repeated, and an append that fails on its own account may have made another claimant fail at the same time.
 //
-// The server limits an append by its setting MaxAppendSize, 1 MiB by default and 16 MiB at most, which counts data and metadata: for the
-// contract's limits it must be set to 16777216. A larger append answers *[eventstore.InvalidError] and names the setting. The largest
-// append that the contract allows, 16 MiB of data alone, does not fit any server.
+// The server limits an append by its setting MaxAppendSize, which counts data, metadata and types: 1 MiB by default, so that an event of
+// 1 MiB does not fit, and 16767216 bytes at most. Set it to that. A larger append answers *[eventstore.InvalidError] and names the
+// setting. Appends of nearly [eventstore.MaxAppendBytes] do not fit any server.
+//
+// The subscription carries each event of each tenant to each process once more; it is what the watchdog looks at.
 package esdbstore
 
 import (
@@ -127,15 +129,15 @@ func (s *Store) probe(ctx context.Context) error {
 	id := newID()
 	at, err := s.client.append(ctx, probeStream, expectation{any: true}, []proposal{{id: id, kind: "factum.probe", data: []byte(`{}`)}})
 	if err != nil {
-		return fmt.Errorf("esdbstore: open: %w", err)
+		return err
 	}
 	for until := time.Now().Add(s.config.ProbeTimeout); ; {
 		links, _, err := s.client.read(ctx, probeCategory, span{last: true, count: 1})
 		switch {
 		case err != nil:
-			return fmt.Errorf("esdbstore: open: %w", err)
+			return err
 		case len(links) == 1 && !links[0].lost && links[0].position == noPosition:
-			return fmt.Errorf("esdbstore: open: %w", noPositions("read "+probeCategory))
+			return noPositions("read stream " + probeCategory)
 		case len(links) == 1 && !links[0].lost && links[0].revision >= at.revision:
 			return nil
 		case time.Now().After(until):

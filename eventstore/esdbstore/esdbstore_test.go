@@ -202,7 +202,7 @@ func TestTorture(t *testing.T) {
 			}
 		}
 	}()
-	done, err := storetest.Torture{Store: s, Writers: 8, Readers: 4, Duration: 3 * time.Second}.Run(t.Context())
+	done, err := storetest.Torture{Store: s, Writers: 8, Readers: 4, Duration: 2 * time.Second}.Run(t.Context())
 	stop()
 	cuts := <-hurt
 	if err != nil {

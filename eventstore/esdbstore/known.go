@@ -60,7 +60,7 @@ func (k *known) learn(t eventstore.TenantID, id eventstore.EventID, at where) {
 		k.streams[key] = element
 	}
 	k.recent.MoveToFront(element)
-	s := element.Value.(*knownStream) //nolint:errcheck,forcetypeassert // the list holds nothing else
+	s := element.Value.(*knownStream)
 	if at.version != s.through+1 {
 		return
 	}
@@ -80,7 +80,7 @@ func (k *known) learn(t eventstore.TenantID, id eventstore.EventID, at where) {
 
 // forget drops a stream. k.mu is held.
 func (k *known) forget(element *list.Element) {
-	s := element.Value.(*knownStream) //nolint:errcheck,forcetypeassert // the list holds nothing else
+	s := element.Value.(*knownStream)
 	for _, id := range s.ids {
 		delete(k.ids, idKey{s.key.tenant, id})
 	}
@@ -103,7 +103,7 @@ func (k *known) through(t eventstore.TenantID, s eventstore.StreamID) eventstore
 	defer k.mu.Unlock()
 	if element, found := k.streams[streamKey{t, s}]; found {
 		k.recent.MoveToFront(element)
-		return element.Value.(*knownStream).through //nolint:errcheck,forcetypeassert // the list holds nothing else
+		return element.Value.(*knownStream).through
 	}
 	return 0
 }

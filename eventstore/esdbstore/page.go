@@ -250,10 +250,10 @@ func (l *log) position(e link) (eventstore.Position, error) {
 			what: what, err: fmt.Errorf("link %d of %s points to an event that is gone or may not be read", e.number, categoryOf(l.tenant)),
 			fix: "streams of a tenant must have no $maxAge, $maxCount or $tb, must not be deleted, and must be readable; restore the server from a backup",
 		}
-	case e.record.position == noPosition:
+	case e.position == noPosition:
 		return 0, noPositions(what)
 	default:
-		return eventstore.Position(e.record.position), nil
+		return eventstore.Position(e.position), nil
 	}
 }
 

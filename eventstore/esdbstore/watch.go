@@ -1,9 +1,9 @@
 package esdbstore
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -28,10 +28,10 @@ type watch struct {
 }
 
 type watched struct {
-	head     eventstore.Position // the log goes at least so far
-	unlinked int                 // events that were heard of and not their links; may be too high where a link was not heard of
-	since    time.Time           // of the last link, or of the first event after it
-	alarmed  bool
+	head    eventstore.Position // the log goes at least so far
+	checked eventstore.Position // the links were once seen to go so far
+	since   time.Time           // of the last link, or of the first event beyond checked
+	alarmed bool
 }
 
 func (w *watch) tenant(t eventstore.TenantID) *watched {
@@ -48,20 +48,20 @@ func (w *watch) committed(t eventstore.TenantID, p eventstore.Position) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.tenant(t)
-	if p > s.head {
-		s.head = p
-		if s.unlinked++; s.unlinked == 1 {
-			s.since = w.now()
-		}
+	if p <= s.head {
+		return
 	}
+	if s.head <= s.checked {
+		s.since = w.now()
+	}
+	s.head = p
 }
 
 // linked notes that $by_category made a link.
 func (w *watch) linked(t eventstore.TenantID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := w.tenant(t)
-	s.unlinked, s.since = max(0, s.unlinked-1), w.now()
+	w.tenant(t).since = w.now()
 }
 
 // head is how far the log goes at least.
@@ -74,21 +74,21 @@ func (w *watch) head(t eventstore.TenantID) eventstore.Position {
 	return 0
 }
 
-// suspects returns the tenants whose links seem to stand still.
+// suspects returns the tenants that may have events whose links do not come: the links were not looked at since.
 func (w *watch) suspects() []eventstore.TenantID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []eventstore.TenantID
 	for t, s := range w.tenants {
-		if s.unlinked > 0 && w.now().Sub(s.since) > stuckAfter {
+		if s.head > s.checked && w.now().Sub(s.since) > stuckAfter {
 			out = append(out, t)
 		}
 	}
-	slices.SortFunc(out, func(a, b eventstore.TenantID) int { return cmp.Compare(a, b) })
+	slices.Sort(out)
 	return out
 }
 
-// cleared notes that all links up to a position are there.
+// cleared notes how far the links go, and tells whether that is far enough.
 func (w *watch) cleared(t eventstore.TenantID, reached eventstore.Position) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -96,7 +96,7 @@ func (w *watch) cleared(t eventstore.TenantID, reached eventstore.Position) bool
 	if reached < s.head {
 		return false
 	}
-	s.unlinked, s.alarmed = 0, false
+	s.checked, s.alarmed = s.head, false
 	return true
 }
 
@@ -141,7 +141,7 @@ func (s *Store) Healthy(ctx context.Context) (err error) {
 		if len(links) == 1 && !links[0].lost {
 			reached = eventstore.Position(links[0].position)
 		}
-		if s.watch.cleared(t, reached) { // links were made that the doorbell did not hear
+		if s.watch.cleared(t, reached) {
 			continue
 		}
 		stuck := &StuckError{Tenant: t}
@@ -177,7 +177,11 @@ func (s *Store) doorbell(ctx context.Context, tried func()) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.config.Logger.Warn("esdbstore: the subscription to $all ended; readers look each second until it is back", "error", err)
+		level := slog.LevelWarn
+		if failures > 0 {
+			level = slog.LevelDebug // it was said before
+		}
+		s.config.Logger.Log(ctx, level, "esdbstore: the subscription to $all ended; readers look each second until it is back", "error", err)
 		wait(ctx, tail.Pause(failures))
 	}
 }

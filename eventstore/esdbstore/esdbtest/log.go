@@ -219,6 +219,14 @@ func (l *log) resetByCategory() {
 	l.signal()
 }
 
+func (l *log) truncate(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.streams[name]; s != nil {
+		s.first, s.events = s.next(), nil
+	}
+}
+
 func (l *log) gap(n uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -301,6 +309,14 @@ func (l *log) resolve(e *event) (target *event, isLink bool) {
 		return nil, true
 	}
 	return s.events[at-s.first], true
+}
+
+// readable tells whether the event is still in its stream; $all has it in any case.
+func (l *log) readable(e *event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.streams[e.stream]
+	return s != nil && e.revision >= s.first
 }
 
 // index is a cursor into all events: the number of those before it.

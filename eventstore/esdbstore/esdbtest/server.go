@@ -37,12 +37,16 @@ import (
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
+
+// largestAppend is the largest MaxAppendSize, and the largest message, that the real server accepts.
+const largestAppend = 16<<20 - 10_000
 
 // Options says how a server differs from a healthy one without TLS.
 type Options struct {
@@ -52,8 +56,7 @@ type Options struct {
 	NoOriginalPositions bool
 	// LinkLag delays each link; see [Server.SetLinkLag].
 	LinkLag time.Duration
-	// MaxAppendSize is the server's setting, in bytes; 0 is 16 MiB plus room for metadata, so that the contract's largest append fits. The
-	// real server's default is 1 MiB.
+	// MaxAppendSize is the server's setting, in bytes; 0 is the largest that the real server accepts, 16767216. Its default is 1 MiB.
 	MaxAppendSize int
 	// TLS makes the server demand TLS. Its certificate is signed by an authority of its own, which ConnectionString names.
 	TLS bool
@@ -88,7 +91,7 @@ type Server struct {
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
 	if o.MaxAppendSize == 0 {
-		o.MaxAppendSize = 16<<20 + 1<<19
+		o.MaxAppendSize = largestAppend
 	}
 	tcp, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -96,7 +99,7 @@ func Start(t testing.TB, o Options) *Server {
 	}
 	s := &Server{options: o, listener: &listener{Listener: tcp, open: map[net.Conn]struct{}{}}, files: map[string]string{}, dropped: make(chan struct{}), allowed: -1}
 	settings := []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(17 << 20), grpc.StreamInterceptor(s.admit), grpc.InitialWindowSize(1 << 20),
+		grpc.MaxRecvMsgSize(largestAppend), grpc.StreamInterceptor(s.admit), grpc.InitialWindowSize(1 << 20),
 	}
 	if o.TLS {
 		config, err := s.certificates(t.TempDir())
@@ -201,6 +204,14 @@ func (s *Server) ResetByCategory() { s.log.resetByCategory() }
 
 // Gap advances the position in $all by n bytes without an event.
 func (s *Server) Gap(n uint64) { s.log.gap(n) }
+
+// Write appends an event that is not factum's.
+func (s *Server) Write(stream, kind string, data []byte) {
+	s.log.append(stream, expected{any: true}, []*event{{id: uuid.New(), kind: kind, contentType: "application/octet-stream", data: data}})
+}
+
+// Truncate does what $maxAge does in the end: the stream's events cannot be read any more, and links to them lead nowhere.
+func (s *Server) Truncate(stream string) { s.log.truncate(stream) }
 
 // Events is how many events the stream has; links count in $ce- streams.
 func (s *Server) Events(stream string) int { return s.log.count(stream) }
@@ -345,7 +356,7 @@ func (l *listener) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		c.Close() //nolint:errcheck,gosec // breaking it is the purpose
+		c.Close() //nolint:errcheck // breaking it is the purpose
 		delete(l.open, c)
 	}
 }

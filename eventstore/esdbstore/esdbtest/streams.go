@@ -219,7 +219,7 @@ func (s *streamsService) subscribe(o *streams.ReadReq_Options, call streams.Stre
 			cursor = s.server.log.index(math.MaxUint64, true)
 		}
 		fits = func(e *event) bool {
-			return e.stream == name && (e.revision > from || !exclusive && e.revision >= from)
+			return e.stream == name && (e.revision > from || !exclusive && e.revision >= from) && s.server.log.readable(e)
 		}
 	case *streams.ReadReq_Options_All:
 		switch {
