@@ -8,13 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/factum-platform/factum/infra/devstack"
-	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/telemetry"
 	"github.com/factum-platform/factum/infra/tsa"
@@ -79,13 +77,9 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", c.Listen)
+	ln, err := listen(ctx, c.Listen)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("%s is taken by another program; stop it or choose another address with --listen", c.Listen)
-		}
-		return fmt.Errorf("cannot listen on %s (%w); choose another address with --listen", c.Listen, err)
+		return err
 	}
 	listening := true // until the API server owns the listener
 	defer func() {
@@ -142,9 +136,10 @@ func (c DevCmd) startServers(ctx context.Context, st *stack, data string) (devIn
 	}
 	st.started("PostgreSQL", pg.Stop)
 	st.watch("PostgreSQL", pg.Exited())
-	if s.adminDSN, s.platformDSN, err = preparePlatformDatabase(ctx, pg.AdminDSN()); err != nil {
+	if s.databases, err = prepareDatabases(ctx, pg.AdminDSN(), filepath.Join(data, "keyring.json")); err != nil {
 		return info, s, err
 	}
+	s.engine = engine{name: enginePostgres}
 	info.DatabaseURL = s.adminDSN
 
 	s3, err := devstack.StartS3(ctx, devstack.S3Config{Dir: filepath.Join(data, "s3"), AccessKey: info.S3AccessKey, SecretKey: info.S3SecretKey})
@@ -177,9 +172,7 @@ func (c DevCmd) startServers(ctx context.Context, st *stack, data string) (devIn
 	}
 	st.started("OpenID provider", provider.Stop)
 	info.OIDCIssuer = provider.Issuer()
-
-	s.kek, err = keyring.LoadOrCreateKEK(filepath.Join(data, "keyring.json"))
-	return info, s, err
+	return info, s, nil
 }
 
 // lockData makes sure that one process at a time uses the data folder. The lock is the kernel's, so that it is gone with a

@@ -25,19 +25,34 @@ import (
 // running is a started factum.
 type running struct {
 	t      *testing.T
+	args   string
 	cmd    *exec.Cmd
-	output *bytes.Buffer
+	output *bytes.Buffer // may be read when done is closed
 	done   chan struct{}
+
+	mu      sync.Mutex
+	waiting map[string]chan struct{} // by the word that a line is to hold
 }
 
-// startFactum starts the real program and returns when it prints a line that begins with one of the words, or ends.
+// startFactum starts the real program and returns when it prints a line that holds the words.
 func startFactum(t *testing.T, until string, args ...string) *running {
+	t.Helper()
+	p := launchFactum(t, args...)
+	p.await(p.told(until))
+	return p
+}
+
+// launchFactum starts the real program and does not wait.
+func launchFactum(t *testing.T, args ...string) *running {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &running{t: t, cmd: exec.Command(exe, args...), output: &bytes.Buffer{}, done: make(chan struct{})}
+	p := &running{
+		t: t, args: strings.Join(args, " "), cmd: exec.Command(exe, args...), output: &bytes.Buffer{}, done: make(chan struct{}),
+		waiting: map[string]chan struct{}{},
+	}
 	p.cmd.Env = append(os.Environ(), runAsFactum+"=1")
 	pipe, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -47,16 +62,10 @@ func startFactum(t *testing.T, until string, args ...string) *running {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	found := make(chan struct{})
 	go func() {
 		defer close(p.done)
-		lines, told := bufio.NewScanner(pipe), false
-		for lines.Scan() {
-			fmt.Fprintln(p.output, lines.Text())
-			if !told && strings.HasPrefix(lines.Text(), until) {
-				told = true
-				close(found)
-			}
+		for lines := bufio.NewScanner(pipe); lines.Scan(); {
+			p.heard(lines.Text())
 		}
 	}()
 	t.Cleanup(func() {
@@ -64,15 +73,45 @@ func startFactum(t *testing.T, until string, args ...string) *running {
 			p.kill(syscall.SIGKILL)
 		}
 	})
+	return p
+}
+
+func (p *running) heard(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintln(p.output, line)
+	for words, told := range p.waiting {
+		if strings.Contains(line, words) {
+			close(told)
+			delete(p.waiting, words)
+		}
+	}
+}
+
+// told is closed when the program has printed, or prints, a line that holds the words.
+func (p *running) told(words string) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	told := make(chan struct{})
+	if strings.Contains(p.output.String(), words) {
+		close(told)
+	} else {
+		p.waiting[words] = told
+	}
+	return told
+}
+
+// await fails the test when the program ends or takes too long.
+func (p *running) await(told <-chan struct{}) {
+	p.t.Helper()
 	select {
-	case <-found:
+	case <-told:
 	case <-p.done:
-		t.Fatalf("factum %s ended: %s", strings.Join(args, " "), p.output)
+		p.t.Fatalf("factum %s ended: %s", p.args, p.output)
 	case <-time.After(2 * time.Minute):
 		p.kill(syscall.SIGKILL)
-		t.Fatalf("factum %s does not get ready: %s", strings.Join(args, " "), p.output)
+		p.t.Fatalf("factum %s does not come to that: %s", p.args, p.output)
 	}
-	return p
 }
 
 // kill sends the signal, waits for the end and returns the exit code, -1 for a death by signal.

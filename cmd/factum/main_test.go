@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -17,5 +18,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runAsFactum) != "" {
 		os.Exit(run(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := elsewhere.stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop the servers of the tests:", err)
+		code = 1
+	}
+	os.Exit(code)
 }

@@ -6,30 +6,26 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/domain"
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/eventstore"
-	"github.com/factum-platform/factum/eventstore/pgstore"
+	"github.com/factum-platform/factum/eventstore/measured"
 	"github.com/factum-platform/factum/eventstore/seal"
 	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/httpapi"
-	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/infra/telemetry"
-	"github.com/factum-platform/factum/infra/tenants"
 	"github.com/factum-platform/factum/infra/tsa"
 	"github.com/factum-platform/factum/projections/audit"
 	"github.com/factum-platform/factum/projections/directory"
@@ -39,21 +35,14 @@ import (
 	"github.com/factum-platform/factum/readapi"
 )
 
-// platformDatabase is the name of the control plane's database.
-const platformDatabase = "factum"
-
-// appLogin is the role that serves the platform database; it can neither change nor delete events.
-const appLogin = "factum_api"
-
 // settings is all that the platform needs to know of the outside.
 type settings struct {
-	adminDSN    string // may create databases and roles; used for provisioning and migrations only
-	platformDSN string // the application's role on the platform database
-	objects     objectstore.Config
-	tsa         tsa.Config
-	kek         tink.AEAD
-	exclusive   bool // no other process works on these databases
-	log         *slog.Logger
+	databases
+	engine    engine
+	objects   objectstore.Config
+	tsa       tsa.Config
+	exclusive bool // no other process works on these databases
+	log       *slog.Logger
 }
 
 // platform is the running composition of all rooms.
@@ -65,68 +54,9 @@ type platform struct {
 	log      *slog.Logger
 }
 
-// logMigrations are the schemas that every database with a log needs.
-func logMigrations() []postgres.Migrations {
-	return []postgres.Migrations{{Name: "es", FS: pgstore.Migrations()}, {Name: "proj", FS: runner.Migrations()}}
-}
-
-// preparePlatformDatabase creates and migrates the control plane's database and its login role, whose password is new at each
-// start. It returns the administrator's and the application's DSN.
-func preparePlatformDatabase(ctx context.Context, clusterDSN string) (adminDSN, appDSN string, err error) {
-	conn, err := pgx.Connect(ctx, clusterDSN)
-	if err != nil {
-		return "", "", fmt.Errorf("connect to PostgreSQL: %w", err)
-	}
-	defer conn.Close(ctx)
-	var exists bool
-	if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, platformDatabase).Scan(&exists); err != nil {
-		return "", "", fmt.Errorf("look for database %s: %w", platformDatabase, err)
-	}
-	if !exists {
-		if _, err := conn.Exec(ctx, `create database `+platformDatabase); err != nil {
-			return "", "", fmt.Errorf("create database %s: %w", platformDatabase, err)
-		}
-	}
-	adminDSN, err = withDSN(clusterDSN, platformDatabase, nil)
-	if err != nil {
-		return "", "", err
-	}
-	sets := append(logMigrations(),
-		postgres.Migrations{Name: "auth", FS: auth.Migrations()},
-		postgres.Migrations{Name: "placement", FS: tenants.Migrations()},
-		postgres.Migrations{Name: "keyring", FS: keyring.Migrations()},
-		postgres.Migrations{Name: "saga", FS: process.Migrations()})
-	if err := postgres.Migrate(ctx, adminDSN, sets...); err != nil {
-		return "", "", err
-	}
-	if err := jobs.Migrate(ctx, adminDSN); err != nil {
-		return "", "", err
-	}
-	password := secret() // base64url: needs no quoting
-	_, err = conn.Exec(ctx, fmt.Sprintf(`
-do $$ begin if not exists (select from pg_roles where rolname = '%[1]s') then create role %[1]s; end if; end $$;
-alter role %[1]s login password '%[2]s';
-grant factum_app to %[1]s;
-revoke connect on database %[3]s from public;
-grant connect, create on database %[3]s to %[1]s;`, appLogin, password, platformDatabase))
-	if err != nil {
-		return "", "", fmt.Errorf("prepare role %s: %w", appLogin, err)
-	}
-	appDSN, err = withDSN(clusterDSN, platformDatabase, url.UserPassword(appLogin, password))
-	return adminDSN, appDSN, err
-}
-
-// withDSN returns the DSN with another database, and another user if one is given.
-func withDSN(dsn, database string, user *url.Userinfo) (string, error) {
-	u, err := url.Parse(dsn)
-	if err != nil {
-		return "", errors.New("the PostgreSQL DSN is not a URL") // the error text would hold the password
-	}
-	u.Path = "/" + database
-	if user != nil {
-		u.User = user
-	}
-	return u.String(), nil
+// readModels are the projections that can be built anew at any time.
+func readModels() []runner.Projection {
+	return []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection()}
 }
 
 // startPlatform wires the rooms and starts them in order: log, commands, projector, jobs, API. The listener is the API's from
@@ -138,22 +68,40 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		}
 		return nil
 	})
+	if err := guardLog(ctx, st, s); err != nil {
+		return nil, err
+	}
 	pool, err := postgres.Open(ctx, s.platformDSN, 20)
 	if err != nil {
 		return nil, err
 	}
 	st.started("platform pool", func(context.Context) error { pool.Close(); return nil })
 	keys := keyring.Open(pool, s.kek)
-	dbs, err := tenants.Open(ctx, tenants.Config{Platform: pool, AdminDSN: s.adminDSN, TenantMigrations: logMigrations(), Secrets: keys})
+	dbs, err := s.openTenants(ctx, pool, keys)
 	if err != nil {
 		return nil, err
 	}
 	st.started("tenant pools", func(context.Context) error { dbs.Close(); return nil })
-	store, err := pgstore.Open(ctx, pgstore.Config{Databases: dbs, Notify: pool, Logger: s.log})
+	types, err := eventstore.NewRegistry(domain.Catalog()...)
+	if err != nil {
+		return nil, err
+	}
+	registry := telemetry.Metrics(version)
+	store, err := openStore(ctx, s.engine, dbs, pool, s.log)
 	if err != nil {
 		return nil, err
 	}
 	st.started("log", func(context.Context) error { return store.Close() })
+	if err := sameLog(ctx, pool, store); err != nil {
+		return nil, err
+	}
+	if err := rememberEngine(ctx, s); err != nil {
+		return nil, err
+	}
+	if claims, ok := store.(sweeper); ok {
+		st.background("settling of claims", func(ctx context.Context) error { return sweepClaims(ctx, claims, dbs.Tenants, s.log) })
+	}
+	store = measured.Wrap(eventstore.Guard(store, types), registry)
 	objects, err := objectstore.Open(ctx, s.objects)
 	if err != nil {
 		return nil, err
@@ -163,10 +111,6 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 	st.started("time-stamping client", func(context.Context) error { stamper.Close(); return nil })
-	types, err := eventstore.NewRegistry(domain.Catalog()...)
-	if err != nil {
-		return nil, err
-	}
 	codec := &seal.Codec{Registry: types, Keys: sealKeys{keys}}
 	accounts, err := auth.New(ctx, auth.Config{Pool: pool, Secrets: keys})
 	if err != nil {
@@ -180,7 +124,6 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 
-	registry := telemetry.Metrics(version)
 	moves := &readmodel.Moves{}
 	waiter := readmodel.NewWaiter(moves)
 	queue, stampingSaga, err := process.Timestamping(process.Deps{
@@ -191,7 +134,7 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	}
 	projector, err := runner.New(runner.Config{
 		Store: store, Codec: codec, Pool: dbs.Pool, Tenants: dbs.Tenants, Moves: moves, Logger: s.log, Registerer: registry,
-		Projections: []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection(), stampingSaga},
+		Projections: append(readModels(), stampingSaga),
 	})
 	if err != nil {
 		return nil, err

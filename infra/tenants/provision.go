@@ -17,6 +17,9 @@ import (
 // templateDatabase is what tenants' databases are copied from: it holds the schema and no rows.
 const templateDatabase = "factum_tenant_template"
 
+// templateLock is held alone by a process that migrates the template, and shared by those that copy it.
+const templateLock = `hashtextextended('factum.template', 0)`
+
 // provisionTimeout bounds the making of one tenant's database.
 const provisionTimeout = 60 * time.Second
 
@@ -42,13 +45,21 @@ func (d *Databases) Provision(ctx context.Context, tenant, database string) erro
 		return fmt.Errorf("tenants: provision %s: %w", tenant, err)
 	}
 	defer conn.Release()
+	// The pool's connections wait for a lock for two seconds only, and another process may need longer to make the tenant.
+	if _, err := conn.Exec(ctx, `set lock_timeout = '30s'`); err != nil {
+		return fmt.Errorf("tenants: provision %s: %w", tenant, err)
+	}
 	// CREATE DATABASE cannot run in a transaction, so the lock is the session's.
 	if _, err := conn.Exec(ctx, `select pg_advisory_lock(hashtextextended('factum.provision.' || $1, 0))`, tenant); err != nil {
 		return fmt.Errorf("tenants: wait for another process that makes %s: %w", tenant, err)
 	}
-	err = d.provision(ctx, conn.Conn(), tenant, database)
-	if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), `select pg_advisory_unlock(hashtextextended('factum.provision.' || $1, 0))`, tenant); unlockErr != nil {
-		// A connection that may still hold the lock must not go back to the pool.
+	// A database cannot be copied while somebody is connected to it, such as a process that starts and migrates the template.
+	_, err = conn.Exec(ctx, `select pg_advisory_lock_shared(`+templateLock+`)`)
+	if err == nil {
+		err = d.provision(ctx, conn.Conn(), tenant, database)
+	}
+	if _, unlockErr := conn.Exec(context.WithoutCancel(ctx), `select pg_advisory_unlock_all()`); unlockErr != nil {
+		// A connection that may still hold a lock must not go back to the pool.
 		err = errors.Join(err, unlockErr, conn.Hijack().Close(context.WithoutCancel(ctx)))
 	}
 	if err != nil {
@@ -110,8 +121,21 @@ func (d *Databases) provision(ctx context.Context, admin *pgx.Conn, tenant, data
 	return err
 }
 
-// prepareTemplate creates the template and migrates it. Nobody may connect to it but the administrator.
-func (d *Databases) prepareTemplate(ctx context.Context) error {
+// prepareTemplate creates the template and migrates it. Nobody may connect to it but the administrator. Processes that start at once
+// take turns.
+func (d *Databases) prepareTemplate(ctx context.Context) (err error) {
+	c, err := pgx.ParseConfig(d.c.AdminDSN)
+	if err != nil {
+		return errors.New("tenants: the administrator's DSN cannot be read") // err might print its password
+	}
+	turn, err := pgx.ConnectConfig(ctx, c) // not the pool's: its connections wait for a lock for two seconds only
+	if err != nil {
+		return fmt.Errorf("tenants: the administrator's connection: %w", err)
+	}
+	defer func() { err = errors.Join(err, turn.Close(context.WithoutCancel(ctx))) }() // gives the lock back
+	if _, err := turn.Exec(ctx, `select pg_advisory_lock(`+templateLock+`)`); err != nil {
+		return fmt.Errorf("tenants: wait for another process that migrates the template: %w", err)
+	}
 	exists, err := has(ctx, d.admin, `select exists (select from pg_database where datname = $1)`, templateDatabase)
 	if err != nil {
 		return fmt.Errorf("tenants: look for the template: %w", err)

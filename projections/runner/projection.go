@@ -33,6 +33,8 @@ type Projection struct {
 	Indexes string   // run after DDL, in the same transaction
 	Halt    bool     // on poison stop this consumer for this tenant instead of parking the stream
 	Effects bool     // a saga: no schema, never a second generation, no rebuild
+	// Positions says that rows hold positions of the log, which are another engine's after a move: the read model is then built anew.
+	Positions bool
 	// Apply queues SQL; it never reads, calls or waits. An error must not carry personal data: it is stored and logged.
 	Apply func(w *Writes, rec eventstore.Recorded, fact any) error
 	// InTx runs in the slice's transaction, after the queued SQL and before the commit; it is not called for a slice without
@@ -73,6 +75,8 @@ func (p *Projection) validate() error {
 		return fmt.Errorf("runner: projection %s: set Home", p.Name)
 	case p.Apply == nil && p.InTx == nil:
 		return fmt.Errorf("runner: projection %s does nothing: set Apply or InTx", p.Name)
+	case p.Effects && p.Positions:
+		return fmt.Errorf("runner: projection %s has effects and cannot be built anew, so it must not keep positions", p.Name)
 	case p.Effects && (p.DDL != "" || p.Indexes != ""):
 		return fmt.Errorf("runner: projection %s has effects, so its tables belong into migrations, not into DDL", p.Name)
 	}

@@ -160,7 +160,7 @@ func TestTheMainJob(t *testing.T) {
 		t.Errorf("trail %s\nwant  %s", got, want)
 	}
 	newest := w.want(w.call("GET", base+"/audit?per_page=1&order=newest", mina.token, nil), 200)
-	if newest.text("data.entries.0.type") != "document.deleted" || newest.text("data.entries.0.actor") != mina.id || newest.at("data.pagination.pages") != 8.0 || newest.text("data.entries.0.summary") == "" {
+	if newest.text("data.entries.0.type") != "file.unlinked" || newest.text("data.entries.0.actor") != mina.id || newest.at("data.pagination.pages") != 8.0 || newest.text("data.entries.0.summary") == "" {
 		t.Errorf("%s", newest.body)
 	}
 	if a := w.want(w.call("PUT", base+"/tsa/disable", mina.token, nil), 200); a.at("data.tsa_enabled") != false {

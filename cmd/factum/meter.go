@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/factum-platform/factum/eventstore"
+)
+
+const (
+	barEvery  = 100 * time.Millisecond
+	lineEvery = 5 * time.Second
+)
+
+// meter shows how far a copy is: a bar on a terminal, else a line now and then. It is for one goroutine.
+type meter struct {
+	out      io.Writer
+	terminal bool
+
+	title string
+	head  eventstore.Position
+	bar   *progressbar.ProgressBar
+	begun time.Time
+	shown time.Time
+}
+
+// begin starts to show the way to head; done ends that.
+func (m *meter) begin(title string, head eventstore.Position) (done func()) {
+	m.title, m.head, m.begun = title, head, time.Now()
+	m.shown = m.begun
+	m.bar = nil
+	if m.terminal && head > 0 {
+		// The bar counts positions, which are known to the end on every engine; its text counts events.
+		m.bar = progressbar.NewOptions64(int64(head), progressbar.OptionSetWriter(m.out), progressbar.OptionSetDescription(title),
+			progressbar.OptionSetPredictTime(true), progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish())
+	}
+	return func() {
+		if m.bar != nil {
+			_ = m.bar.Clear() // only the terminal can fail
+		}
+	}
+}
+
+// progress implements [copylog.Progress].
+func (m *meter) progress(events uint64, at eventstore.Position) {
+	now := time.Now()
+	rate := float64(events) / max(now.Sub(m.begun).Seconds(), 0.001)
+	if m.bar != nil {
+		if now.Sub(m.shown) >= barEvery {
+			m.shown = now
+			_ = m.bar.Set64(int64(min(at, m.head))) // only the terminal can fail
+			m.bar.Describe(fmt.Sprintf("%s: %d events, %.0f/s", m.title, events, rate))
+		}
+		return
+	}
+	if now.Sub(m.shown) >= lineEvery {
+		m.shown = now
+		fmt.Fprintf(m.out, "%s: %d events, %.0f/s, %d %%\n", m.title, events, rate, int(100*float64(at)/float64(max(m.head, 1))))
+	}
+}

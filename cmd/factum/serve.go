@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/factum-platform/factum/infra/objectstore"
+	"github.com/factum-platform/factum/infra/telemetry"
+	"github.com/factum-platform/factum/infra/tsa"
+)
+
+// reachTimeout bounds how long a start waits for one server.
+const reachTimeout = 15 * time.Second
+
+// logServers are the settings that every command on the logs of a real system needs. Secrets come from the environment or from files
+// rather than from flags, which other users of the machine can read.
+type logServers struct {
+	DatabaseURL string `name:"database-url" env:"FACTUM_DATABASE_URL" placeholder:"URL" help:"PostgreSQL role that may create databases and roles: postgres://user:password@host:5432/postgres. Better in the environment: ${env}."`
+	ESDB        string `name:"esdb" env:"ESDB_CONNECTION_STRING" placeholder:"STRING" help:"EventStoreDB: esdb://user:password@host:2113?tls=true. Better in the environment: ${env}."`
+	Keyring     string `name:"keyring" env:"FACTUM_KEYRING" placeholder:"FILE" help:"File with the key-encryption key, made at the very first start (${env}). Without it personal data cannot be read."`
+	LogLevel    string `name:"log-level" env:"FACTUM_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Lowest level that is logged, to stderr: ${enum}."`
+	LogFormat   string `name:"log-format" env:"FACTUM_LOG_FORMAT" default:"json" enum:"json,text" help:"Form of the log: ${enum}."`
+}
+
+// ServeCmd runs API, projector and job queue.
+type ServeCmd struct {
+	logServers
+	Listen     string `env:"FACTUM_LISTEN" default:"127.0.0.1:4999" help:"Address of the API (${env}). It speaks plain HTTP: put a TLS proxy in front of it."`
+	EventStore string `name:"event-store" env:"FACTUM_EVENT_STORE" default:"postgres" enum:"postgres,eventstoredb" help:"Engine that holds the logs (${env}): ${enum}."`
+
+	S3Endpoint      string `name:"s3-endpoint" env:"FACTUM_S3_ENDPOINT" placeholder:"URL" help:"S3 server: https://host:port (${env})."`
+	S3Region        string `name:"s3-region" env:"FACTUM_S3_REGION" default:"us-east-1" help:"Its region (${env})."`
+	S3Bucket        string `name:"s3-bucket" env:"FACTUM_S3_BUCKET" default:"factum" help:"Bucket, made when it is missing (${env})."`
+	S3AccessKey     string `name:"s3-access-key" env:"FACTUM_S3_ACCESS_KEY" placeholder:"KEY" help:"Access key (${env})."`
+	S3SecretKeyFile string `name:"s3-secret-key-file" env:"FACTUM_S3_SECRET_KEY_FILE" placeholder:"FILE" help:"File with the secret key (${env}); else FACTUM_S3_SECRET_KEY holds it."`
+
+	TSAURL      string `name:"tsa-url" env:"FACTUM_TSA_URL" placeholder:"URL" help:"RFC 3161 authority (${env})."`
+	TSARoots    string `name:"tsa-roots" env:"FACTUM_TSA_ROOTS" placeholder:"FILE" help:"PEM file with the roots that its certificate must chain to (${env})."`
+	TSAProvider string `name:"tsa-provider" env:"FACTUM_TSA_PROVIDER" default:"tsa" help:"Its short name, shown as tsa_provider (${env})."`
+}
+
+// Run implements the subcommand. It returns when ctx ends, after running requests were finished and everything was stopped.
+func (c ServeCmd) Run(ctx context.Context) (err error) {
+	s, err := c.settings(ctx)
+	if err != nil {
+		return err
+	}
+	ln, err := listen(ctx, c.Listen)
+	if err != nil {
+		return err
+	}
+	st := newStack()
+	defer func() { err = errors.Join(err, st.stop()) }()
+	if err := c.start(ctx, st, s, ln); err != nil {
+		return err
+	}
+	fmt.Printf("ready http://%s\n", ln.Addr())
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping")
+		return nil
+	case err := <-st.failed:
+		return err
+	}
+}
+
+// start connects to the databases and starts the platform, which owns the listener from here on.
+func (c ServeCmd) start(ctx context.Context, st *stack, s settings, ln net.Listener) (err error) {
+	if s.databases, err = c.prepare(ctx, true); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	_, err = startPlatform(ctx, st, s, ln)
+	return err
+}
+
+// prepare brings the platform's database up to date; create makes it when it is missing.
+func (c logServers) prepare(ctx context.Context, create bool) (databases, error) {
+	run := prepareDatabases
+	if !create {
+		run = prepareExisting
+	}
+	d, err := run(ctx, c.DatabaseURL, c.Keyring)
+	var unreachable *unreachableError
+	if errors.As(err, &unreachable) {
+		return d, fmt.Errorf("%w; check --database-url (FACTUM_DATABASE_URL) and that the server runs", err)
+	}
+	if err != nil && ctx.Err() == nil {
+		return d, fmt.Errorf("prepare the platform's database: %w; see --database-url (FACTUM_DATABASE_URL) and --keyring (FACTUM_KEYRING)", err)
+	}
+	return d, err
+}
+
+// logger returns the logger that the settings want.
+func (c logServers) logger() (*slog.Logger, error) {
+	return telemetry.Logger(os.Stderr, c.LogFormat, c.LogLevel)
+}
+
+// setting is one that must be given.
+type setting struct{ value, flag, env, want string }
+
+// given says which setting is missing, and what belongs there.
+func given(list ...setting) error {
+	for _, s := range list {
+		if strings.TrimSpace(s.value) == "" {
+			return fmt.Errorf("%s is not set: give %s, by %s or %s", s.env, s.want, s.flag, s.env)
+		}
+	}
+	return nil
+}
+
+// validate checks what can be checked without a server; engines are those that are used.
+func (c logServers) validate(engines ...string) error {
+	list := []setting{
+		{c.DatabaseURL, "--database-url", "FACTUM_DATABASE_URL", "the URL of a PostgreSQL role that may create databases and roles (postgres://user:password@host:5432/postgres)"},
+		{c.Keyring, "--keyring", "FACTUM_KEYRING", "the file with the key-encryption key; it is made at the very first start, so keep it safe"},
+	}
+	for _, e := range engines {
+		if e == engineEventStoreDB {
+			list = append(list, setting{c.ESDB, "--esdb", "ESDB_CONNECTION_STRING", "the connection string of EventStoreDB (esdb://user:password@host:2113?tls=true)"})
+		}
+	}
+	if err := given(list...); err != nil {
+		return err
+	}
+	if _, err := platformURL(c.DatabaseURL, nil); err != nil {
+		return fmt.Errorf("--database-url (FACTUM_DATABASE_URL): %w", err)
+	}
+	return nil
+}
+
+// settings reads everything but the databases, which are not touched before the rest is known to be usable.
+func (c ServeCmd) settings(ctx context.Context) (s settings, err error) {
+	if err := c.validate(c.EventStore); err != nil {
+		return s, err
+	}
+	secret, err := c.s3Secret()
+	if err != nil {
+		return s, err
+	}
+	err = given(
+		setting{c.S3Endpoint, "--s3-endpoint", "FACTUM_S3_ENDPOINT", "the URL of the S3 server (https://host:port)"},
+		setting{c.S3AccessKey, "--s3-access-key", "FACTUM_S3_ACCESS_KEY", "its access key"},
+		setting{secret, "--s3-secret-key-file", "FACTUM_S3_SECRET_KEY", "its secret key"},
+		setting{c.TSAURL, "--tsa-url", "FACTUM_TSA_URL", "the URL of an RFC 3161 time-stamping authority"},
+		setting{c.TSARoots, "--tsa-roots", "FACTUM_TSA_ROOTS", "a PEM file with the roots that the authority's certificate must chain to"},
+	)
+	if err != nil {
+		return s, err
+	}
+	if s.log, err = c.logger(); err != nil {
+		return s, err
+	}
+	s.engine = engine{name: c.EventStore, esdb: c.ESDB}
+	s.objects = objectstore.Config{AccessKey: c.S3AccessKey, SecretKey: secret, Bucket: c.S3Bucket, Region: c.S3Region}
+	if s.objects.Endpoint, s.objects.TLS, err = s3Address(c.S3Endpoint); err != nil {
+		return s, err
+	}
+	if s.tsa, err = c.authority(ctx, s.log); err != nil {
+		return s, err
+	}
+	return s, c.reachS3(ctx, s.objects)
+}
+
+func (c ServeCmd) s3Secret() (string, error) {
+	if c.S3SecretKeyFile == "" {
+		return os.Getenv("FACTUM_S3_SECRET_KEY"), nil
+	}
+	raw, err := os.ReadFile(c.S3SecretKeyFile)
+	if err != nil {
+		return "", fmt.Errorf("--s3-secret-key-file (FACTUM_S3_SECRET_KEY_FILE) cannot be read: %w", err)
+	}
+	return strings.TrimSpace(string(raw)), nil
+}
+
+// s3Address reads the endpoint's URL.
+func s3Address(endpoint string) (hostPort string, tls bool, err error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+		return "", false, fmt.Errorf("--s3-endpoint (FACTUM_S3_ENDPOINT) %q is not a URL such as https://host:port", endpoint)
+	}
+	return u.Host, u.Scheme == "https", nil
+}
+
+// reachS3 asks for the bucket before anything is made.
+func (c ServeCmd) reachS3(ctx context.Context, o objectstore.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if _, err := objectstore.Open(ctx, o); err != nil {
+		return fmt.Errorf("%w; see --s3-endpoint (FACTUM_S3_ENDPOINT), --s3-access-key (FACTUM_S3_ACCESS_KEY), FACTUM_S3_SECRET_KEY and --s3-bucket (FACTUM_S3_BUCKET)", err)
+	}
+	return nil
+}
+
+// authority reads the roots. An authority that is away is only logged: uploads do not wait for it.
+func (c ServeCmd) authority(ctx context.Context, log *slog.Logger) (tsa.Config, error) {
+	roots, err := c.roots()
+	if err != nil {
+		return tsa.Config{}, err
+	}
+	out := tsa.Config{URL: c.TSAURL, Provider: c.TSAProvider, Roots: roots}
+	client, err := tsa.New(out)
+	if err != nil {
+		return out, fmt.Errorf("--tsa-url (FACTUM_TSA_URL): %w", err)
+	}
+	client.Close()
+	u, err := url.Parse(c.TSAURL)
+	if err != nil {
+		return out, fmt.Errorf("--tsa-url (FACTUM_TSA_URL): %w", err)
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme // "http" and "https" are names of ports
+	}
+	d := net.Dialer{Timeout: connectTimeout}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		log.Warn("the time-stamping authority cannot be reached; files wait for their time-stamps; check --tsa-url (FACTUM_TSA_URL)", "error", err)
+		return out, nil
+	}
+	return out, conn.Close()
+}
+
+func (c ServeCmd) roots() (*x509.CertPool, error) {
+	roots, err := tsa.LoadRoots(c.TSARoots)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("--tsa-roots (FACTUM_TSA_ROOTS): there is no file %s", c.TSARoots)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--tsa-roots (FACTUM_TSA_ROOTS): %w", err)
+	}
+	return roots, nil
+}
+
+// listen opens the API's address.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is taken by another program; stop it or choose another address with --listen", address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s (%w); choose another address with --listen", address, err)
+	}
+	return ln, nil
+}
