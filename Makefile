@@ -40,6 +40,10 @@ check: check-format check-modules check-arrows check-openapi check-lint ## Forma
 bench: setup ## Measure appends to the log beside bare INSERTs of the same rows
 	@$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 9m ./bench/...
 
+.PHONY: soak-log
+soak-log: setup ## Torture the log with 1,000,000 events twice (some minutes); progress is shown
+	@FACTUM_SOAK_EVENTS=$${FACTUM_SOAK_EVENTS:-1000000} $(GO) test -run '^TestTorture$$' -count 1 -v -timeout 15m ./eventstore/pgstore
+
 .PHONY: build
 build: ## Build ./factum
 	@test -x factum || echo 'building factum; the first time this takes some minutes …'
