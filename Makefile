@@ -40,6 +40,10 @@ check: check-format check-modules check-arrows check-openapi check-lint ## Forma
 bench-log: setup ## Measure the log beside pgbench, COPY and message-db, in under 10 minutes; needs npm for message-db
 	@$(GO) run ./bench/log $(ARGS)
 
+.PHONY: soak-log
+soak-log: setup ## Torture the log with 1,000,000 events twice (about 6 minutes); progress is shown
+	@FACTUM_SOAK_EVENTS=$${FACTUM_SOAK_EVENTS:-1000000} $(GO) test -run '^TestTorture$$' -count 1 -v -timeout 15m ./eventstore/pgstore
+
 .PHONY: build
 build: ## Build ./factum
 	@test -x factum || echo 'building factum; the first time this takes some minutes …'

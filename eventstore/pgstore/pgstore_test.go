@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,19 +25,24 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 var errUnknown = errors.New("no such tenant")
 
-// databases gives each of the tenants alpha and beta a fresh database when it is first asked for.
+// databases gives each of its tenants a fresh database when it is first asked for.
 type databases struct {
-	t     *testing.T
-	role  string // the group role that the application's connections take
-	set   fs.FS
-	conns int32
+	t       *testing.T
+	tenants []eventstore.TenantID
+	role    string // the group role that the application's connections take
+	conns   int32
+	proxy   *proxy // between the application and the server, if any
 
-	mu    sync.Mutex
-	pools map[string]*pgxpool.Pool
+	mu     sync.Mutex
+	pools  map[string]*pgxpool.Pool
+	admins map[string]*pgxpool.Pool
 }
 
-func newDatabases(t *testing.T) *databases {
-	return &databases{t: t, role: "factum_tenant", set: pgstore.Migrations(), conns: 16, pools: map[string]*pgxpool.Pool{}}
+func newDatabases(t *testing.T, more ...eventstore.TenantID) *databases {
+	return &databases{
+		t: t, tenants: append(more, "alpha", "beta"), role: "factum_tenant", conns: 16,
+		pools: map[string]*pgxpool.Pool{}, admins: map[string]*pgxpool.Pool{},
+	}
 }
 
 func (d *databases) Pool(_ context.Context, tenant string) (*pgxpool.Pool, error) {
@@ -48,37 +51,47 @@ func (d *databases) Pool(_ context.Context, tenant string) (*pgxpool.Pool, error
 	if pool, ok := d.pools[tenant]; ok {
 		return pool, nil
 	}
-	if tenant != "alpha" && tenant != "beta" {
+	if !slices.Contains(d.tenants, eventstore.TenantID(tenant)) {
 		return nil, errUnknown
 	}
-	dsn := pgtest.Database(d.t, postgres.Migrations{Name: "es", FS: d.set})
-	pool, err := postgres.Open(d.t.Context(), dsn+"&role="+d.role, d.conns)
+	dsn := pgtest.Database(d.t, postgres.Migrations{Name: "es", FS: pgstore.Migrations()})
+	admin, err := pgxpool.New(d.t.Context(), dsn)
+	if err != nil {
+		return nil, err
+	}
+	d.t.Cleanup(admin.Close)
+	if d.proxy != nil {
+		dsn = d.proxy.to(d.t, dsn)
+	}
 	if !strings.Contains(dsn, "?") {
 		d.t.Fatal("the DSN has no parameters to add one to")
 	}
+	pool, err := postgres.Open(d.t.Context(), dsn+"&role="+d.role, d.conns)
 	if err != nil {
 		return nil, err
 	}
 	d.t.Cleanup(pool.Close)
-	d.pools[tenant] = pool
+	d.pools[tenant], d.admins[tenant] = pool, admin
 	return pool, nil
 }
 
 // admin is a superuser's pool to alpha's database.
-func (d *databases) admin() *pgxpool.Pool {
+func (d *databases) admin() *pgxpool.Pool { return d.adminOf("alpha") }
+
+func (d *databases) adminOf(tenant eventstore.TenantID) *pgxpool.Pool {
 	d.t.Helper()
-	app, err := d.Pool(d.t.Context(), "alpha")
-	if err != nil {
+	if _, err := d.Pool(d.t.Context(), string(tenant)); err != nil {
 		d.t.Fatal(err)
 	}
-	config := app.Config()
-	delete(config.ConnConfig.RuntimeParams, "role")
-	pool, err := pgxpool.NewWithConfig(d.t.Context(), config)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(pool.Close)
-	return pool
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.admins[string(tenant)]
+}
+
+// cut breaks the application's connections to alpha's database.
+func (d *databases) cut() {
+	d.t.Helper()
+	must(d.t, d.admin(), `select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database() and application_name = 'factum'`)
 }
 
 func (d *databases) open(notify *pgxpool.Pool) *pgstore.Store {
@@ -93,36 +106,6 @@ func (d *databases) open(notify *pgxpool.Pool) *pgstore.Store {
 		}
 	})
 	return s
-}
-
-// processes is the log as several processes write it: each append goes through one of n stores, which do not know of each other.
-func (d *databases) processes(n int) eventstore.Store {
-	p := processes{Store: d.open(nil)}
-	for range n {
-		p.writers = append(p.writers, d.open(nil))
-	}
-	return p
-}
-
-type processes struct {
-	eventstore.Store
-	writers []eventstore.Store
-}
-
-func (p processes) Tenant(t eventstore.TenantID) eventstore.Log {
-	return spread{p.Store.Tenant(t), t, p}
-}
-
-type spread struct {
-	eventstore.Log
-	tenant eventstore.TenantID
-	all    processes
-}
-
-func (s spread) Append(ctx context.Context, writes ...eventstore.Write) ([]eventstore.Appended, error) {
-	out, err := s.all.writers[rand.N(len(s.all.writers))].Tenant(s.tenant).Append(ctx, writes...)
-	s.all.Store.Bell().Ring(s.tenant) // as the notification would
-	return out, err
 }
 
 func must(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
@@ -142,9 +125,7 @@ func TestContract(t *testing.T) {
 	var d *databases
 	storetest.Run(t, storetest.Engine{
 		Open: func(t *testing.T) eventstore.Store { d = newDatabases(t); return d.open(nil) },
-		Cut: func(t *testing.T) {
-			must(t, d.admin(), `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
-		},
+		Cut:  func(*testing.T) { d.cut() },
 	})
 }
 
@@ -152,83 +133,6 @@ func TestModel(t *testing.T) {
 	model := memstore.New()
 	defer model.Close()
 	storetest.RunModel(t, model, newDatabases(t).open(nil))
-}
-
-// disturb makes commits slow after the position was drawn, undoes one append in fifty and cuts connections, until the test ends.
-// Production SQL is unchanged: a deferred constraint trigger runs between the statement and its commit.
-func disturb(t *testing.T, d *databases) {
-	admin := d.admin()
-	must(t, admin, `create function public.disturb() returns trigger language plpgsql as $$
-		begin
-			perform pg_sleep(random() * 0.004);
-			if random() < 0.02 then raise exception 'undone by the test'; end if;
-			return null;
-		end $$`)
-	must(t, admin, `create constraint trigger disturb after insert on es.events deferrable initially deferred for each row execute function public.disturb()`)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(150 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
-			_, err := admin.Exec(ctx, `select pg_terminate_backend(pid) from (select pid from pg_stat_activity
-				where datname = current_database() and pid <> pg_backend_pid() order by random() limit 1) victim`)
-			if err != nil && ctx.Err() == nil {
-				t.Error(err)
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
-}
-
-const tortureTime = 4 * time.Second
-
-func TestTorture(t *testing.T) {
-	d := newDatabases(t)
-	d.conns = 24
-	disturb(t, d)
-	done, err := storetest.Torture{Store: d.processes(4), Writers: 16, Readers: 4, Duration: tortureTime}.Run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%+v", done)
-	if done.Events < 500 || done.Failures < 3 {
-		t.Errorf("%+v: hardly a torture", done)
-	}
-}
-
-// TestTortureCatchesASequence proves that the torture test can fail: it must, once positions are drawn from a sequence.
-func TestTortureCatchesASequence(t *testing.T) {
-	const file, drawn = "00001_log.sql", "update es.head set pos = pos + n returning pos - n into o_first;"
-	built, err := fs.ReadFile(pgstore.Migrations(), file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(built), drawn); n != 1 {
-		t.Fatalf("the migration draws the position %d times in the expected words; want 1", n)
-	}
-	changed := strings.Replace(string(built), drawn, "o_first := nextval('es.torture');", 1)
-	changed = strings.Replace(changed, "create schema es;", // room for an append's events between two numbers
-		"create schema es; create sequence es.torture increment by 1000 start with 1000; grant usage on sequence es.torture to factum_tenant;", 1)
-	d := newDatabases(t)
-	d.conns, d.set = 24, fstest.MapFS{file: {Data: []byte(changed)}}
-	disturb(t, d)
-	done, err := storetest.Torture{Store: d.processes(4), Writers: 16, Readers: 4, Duration: tortureTime / 2}.Run(t.Context())
-	t.Logf("%+v", done)
-	var skipped *storetest.SkippedError
-	if !errors.As(err, &skipped) {
-		t.Fatalf("with positions from a sequence the torture test found %v; want skipped events", err)
-	}
-	t.Log(skipped)
 }
 
 func TestTheLogIsAppendOnly(t *testing.T) {
@@ -297,7 +201,7 @@ func TestAppendWhoseConnectionBreaks(t *testing.T) {
 
 func TestFollowReconnects(t *testing.T) {
 	d := newDatabases(t)
-	l, other, admin := d.open(nil).Tenant("alpha"), d.open(nil).Tenant("alpha"), d.admin()
+	l, other := d.open(nil).Tenant("alpha"), d.open(nil).Tenant("alpha")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	const rounds = 2
@@ -310,7 +214,7 @@ func TestFollowReconnects(t *testing.T) {
 		if seen == rounds {
 			break
 		}
-		must(t, admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
+		d.cut()
 		if !b.Live {
 			t.Errorf("after %d events: not live", seen)
 		}
