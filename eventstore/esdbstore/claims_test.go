@@ -125,6 +125,7 @@ func TestOneClaimantWins(t *testing.T) {
 // A writer is cut off after each of its writes in turn: its reservations, its event, its confirmations. Whatever it had done, a repetition
 // goes on, and without one everything is settled after 10 minutes.
 func TestClaimsSurviveACrashAtEachStep(t *testing.T) {
+	t.Parallel()
 	taken := []string{"email k a", "phone k a"}
 	tests := []struct {
 		name   string
@@ -197,6 +198,7 @@ func TestClaimsSurviveACrashAtEachStep(t *testing.T) {
 }
 
 func TestSweep(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{})
 	var time clock
 	s := openAt(t, server, time.now, impatient)

@@ -24,6 +24,8 @@
 // 1 MiB does not fit, and 16767216 bytes at most. Set it to that. A larger append answers *[eventstore.InvalidError] and names the
 // setting. Appends of nearly [eventstore.MaxAppendBytes] do not fit any server.
 //
+// After the server was restored from a backup, restart the processes: they know of events that the server has lost, and wait for them.
+//
 // The subscription carries each event of each tenant to each process once more; it is what the watchdog looks at.
 package esdbstore
 
