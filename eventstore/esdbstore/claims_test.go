@@ -1,8 +1,11 @@
 package esdbstore_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -249,4 +252,91 @@ func TestSlowWriterGivesUp(t *testing.T) {
 		t.Errorf("%d events were written", n)
 	}
 	mustAppend(t, open(t, server), w)
+}
+
+// Many streams take and give few values through two stores while connections break. In the log's order no value is ever taken while
+// another stream has it.
+func TestClaimsTorture(t *testing.T) {
+	t.Parallel()
+	server := esdbtest.Start(t, esdbtest.Options{})
+	stores := []eventstore.Store{open(t, server), open(t, server)}
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+	defer stop()
+	var wg sync.WaitGroup
+	takes, refusals := new(atomic.Int64), new(atomic.Int64)
+	for i := range 6 {
+		wg.Go(func() {
+			l := stores[i%2].Tenant(alpha)
+			version, mine := eventstore.Version(0), map[string]bool{}
+			for ctx.Err() == nil {
+				key := fmt.Sprint(rand.N(3))
+				c := eventstore.Claim{Scope: "email", Key: key, Give: mine[key]}
+				w := write(fmt.Sprint(i), eventstore.At(version), 1, c)
+				w.Events[0].Data = fmt.Appendf(nil, `{"key":%q,"give":%v}`, key, c.Give)
+				var claim *eventstore.ClaimError
+				_, err := l.Append(t.Context(), w)
+				for err != nil && !errors.As(err, &claim) { // repeated until it is decided
+					var conflict *eventstore.ConflictError
+					if errors.As(err, &conflict) { // nobody else writes to the stream
+						t.Error(err)
+						return
+					}
+					_, err = l.Append(t.Context(), w)
+				}
+				if err != nil {
+					refusals.Add(1)
+					continue
+				}
+				version++
+				mine[key] = !c.Give
+				if !c.Give {
+					takes.Add(1)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(rand.N(50 * time.Millisecond)):
+			}
+			if rand.N(2) == 0 {
+				server.BreakAfterAppends(1)
+			} else {
+				server.Cut()
+			}
+		}
+	})
+	wg.Wait()
+	server.BreakAfterAppends(0)
+	owners := map[string]string{}
+	for _, rec := range whole(t, stores[0], 0, 500) {
+		var e struct {
+			Key  string
+			Give bool
+		}
+		if err := json.Unmarshal(rec.Data, &e); err != nil {
+			t.Fatal(err)
+		}
+		if owner := owners[e.Key]; owner != "" && owner != rec.Stream.ID {
+			t.Fatalf("at %d stream %s touches value %s, which stream %s has", rec.Position, rec.Stream.ID, e.Key, owner)
+		}
+		owners[e.Key] = rec.Stream.ID
+		if e.Give {
+			delete(owners, e.Key)
+		}
+	}
+	var want []string
+	for key, owner := range owners {
+		want = append(want, "email "+key+" "+owner)
+	}
+	slices.Sort(want)
+	for _, s := range stores {
+		wantHeld(t, s, want...)
+	}
+	t.Logf("%d taken, %d refused", takes.Load(), refusals.Load())
+	if takes.Load() < 20 || refusals.Load() < 20 {
+		t.Errorf("%d taken, %d refused: the test did not hurt", takes.Load(), refusals.Load())
+	}
 }
