@@ -1,8 +1,11 @@
 package esdbstore_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -125,6 +128,7 @@ func TestOneClaimantWins(t *testing.T) {
 // A writer is cut off after each of its writes in turn: its reservations, its event, its confirmations. Whatever it had done, a repetition
 // goes on, and without one everything is settled after 10 minutes.
 func TestClaimsSurviveACrashAtEachStep(t *testing.T) {
+	t.Parallel()
 	taken := []string{"email k a", "phone k a"}
 	tests := []struct {
 		name   string
@@ -197,6 +201,7 @@ func TestClaimsSurviveACrashAtEachStep(t *testing.T) {
 }
 
 func TestSweep(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{})
 	var time clock
 	s := openAt(t, server, time.now, impatient)
@@ -247,4 +252,92 @@ func TestSlowWriterGivesUp(t *testing.T) {
 		t.Errorf("%d events were written", n)
 	}
 	mustAppend(t, open(t, server), w)
+}
+
+// Many streams take and give few values through two stores while connections break. In the log's order no value is ever taken while
+// another stream has it.
+func TestClaimsTorture(t *testing.T) {
+	t.Parallel()
+	server := esdbtest.Start(t, esdbtest.Options{})
+	stores := []eventstore.Store{open(t, server), open(t, server)}
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	var wg sync.WaitGroup
+	const enough = 25
+	takes, refusals := new(atomic.Int64), new(atomic.Int64)
+	for i := range 6 {
+		wg.Go(func() {
+			l := stores[i%2].Tenant(alpha)
+			version, mine := eventstore.Version(0), map[string]bool{}
+			for ctx.Err() == nil {
+				key := fmt.Sprint(rand.N(3))
+				c := eventstore.Claim{Scope: "email", Key: key, Give: mine[key]}
+				w := write(fmt.Sprint(i), eventstore.At(version), 1, c)
+				w.Events[0].Data = fmt.Appendf(nil, `{"key":%q,"give":%v}`, key, c.Give)
+				var claim *eventstore.ClaimError
+				_, err := l.Append(t.Context(), w)
+				for err != nil && !errors.As(err, &claim) { // repeated until it is decided
+					var conflict *eventstore.ConflictError
+					if errors.As(err, &conflict) { // nobody else writes to the stream
+						t.Error(err)
+						return
+					}
+					_, err = l.Append(t.Context(), w)
+				}
+				if err != nil {
+					refusals.Add(1)
+					continue
+				}
+				version++
+				mine[key] = !c.Give
+				if !c.Give && takes.Add(1) >= enough && refusals.Load() >= enough {
+					stop()
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(rand.N(100 * time.Millisecond)):
+			}
+			if rand.N(2) == 0 {
+				server.BreakAfterAppends(1)
+			} else {
+				server.Cut()
+			}
+		}
+	})
+	wg.Wait()
+	server.BreakAfterAppends(0)
+	owners := map[string]string{}
+	for _, rec := range whole(t, stores[0], 0, 500) {
+		var e struct {
+			Key  string
+			Give bool
+		}
+		if err := json.Unmarshal(rec.Data, &e); err != nil {
+			t.Fatal(err)
+		}
+		if owner := owners[e.Key]; owner != "" && owner != rec.Stream.ID {
+			t.Fatalf("at %d stream %s touches value %s, which stream %s has", rec.Position, rec.Stream.ID, e.Key, owner)
+		}
+		owners[e.Key] = rec.Stream.ID
+		if e.Give {
+			delete(owners, e.Key)
+		}
+	}
+	var want []string
+	for key, owner := range owners {
+		want = append(want, "email "+key+" "+owner)
+	}
+	slices.Sort(want)
+	for _, s := range stores {
+		wantHeld(t, s, want...)
+	}
+	t.Logf("%d taken, %d refused", takes.Load(), refusals.Load())
+	if takes.Load() < enough || refusals.Load() < enough {
+		t.Errorf("%d taken, %d refused within %s; want %d of each", takes.Load(), refusals.Load(), patience, enough)
+	}
 }

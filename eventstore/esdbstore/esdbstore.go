@@ -11,9 +11,10 @@
 //
 // Event ids. The server compares an append with the events at its expected revision, by ids only. This engine looks further: an append is
 // compared with its whole stream, and with the events of other streams of the tenant that this store has read or written from their
-// beginnings, as far as they are among the last 131,072 ids of all tenants. So in one stream promises A3 and A4 hold without
-// exception. Ids that were used in another stream, by another process or before a restart, are not noticed unless this store has read
-// that stream: A4 holds across streams as far as that.
+// beginnings, as far as they are among the last 131,072 ids of all tenants. For that, the first append to a stream that this store
+// has not just read from its beginning reads it. So in one stream promises A3 and A4 hold without exception. Ids that were used in another
+// stream, by another process or before a restart, are not noticed unless this store has read that stream: A4 holds across streams as
+// far as that.
 //
 // Claims are reserved before the append and confirmed after it (Caps.AtomicClaim is false). A value never belongs to two streams, unless
 // a process sleeps for more than 7 minutes between its reservation and the sending of its append, or clocks differ by as much.
@@ -23,6 +24,8 @@
 // The server limits an append by its setting MaxAppendSize, which counts data, metadata and types: 1 MiB by default, so that an event of
 // 1 MiB does not fit, and 16767216 bytes at most. Set it to that. A larger append answers *[eventstore.InvalidError] and names the
 // setting. Appends of nearly [eventstore.MaxAppendBytes] do not fit any server.
+//
+// After the server was restored from a backup, restart the processes: they know of events that the server has lost, and wait for them.
 //
 // The subscription carries each event of each tenant to each process once more; it is what the watchdog looks at.
 package esdbstore

@@ -71,6 +71,7 @@ func TestContract(t *testing.T) {
 // TestContractOnOneServer runs the suite on the server of ESDB_CONNECTION_STRING, or on one in-process server for all, with links that
 // lag. Each test gets tenants of its own.
 func TestContractOnOneServer(t *testing.T) {
+	t.Parallel()
 	connection := os.Getenv("ESDB_CONNECTION_STRING")
 	if connection == "" {
 		connection = esdbtest.Start(t, esdbtest.Options{LinkLag: 2 * time.Millisecond}).ConnectionString()
@@ -174,6 +175,7 @@ func (l renamedLog) rename(b eventstore.Batch) eventstore.Batch {
 
 // Readers see every event once and in order while connections break, subscriptions drop, links lag and are made anew.
 func TestTorture(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{LinkLag: 3 * time.Millisecond})
 	s := open(t, server)
 	ctx, stop := context.WithCancel(t.Context())

@@ -18,6 +18,7 @@ import (
 
 // An append that was written and whose answer was lost is found to be written: by the same call, or by a repetition.
 func TestAmbiguousAppend(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{})
 	s := open(t, server)
 	server.BreakAfterAppends(1)
@@ -120,6 +121,7 @@ func TestConflictSaysTheVersion(t *testing.T) {
 
 // A tenant's own appends are in its pages though links come late; positions have gaps.
 func TestLaggingLinks(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{LinkLag: 50 * time.Millisecond})
 	s := open(t, server)
 	for v := range eventstore.Version(3) {
@@ -153,6 +155,7 @@ func TestLaggingLinks(t *testing.T) {
 
 // Pages are right from each position, whatever numbers the links have.
 func TestRenumberedLinks(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{})
 	s := open(t, server)
 	for v := range eventstore.Version(40) {
@@ -184,6 +187,7 @@ func TestRenumberedLinks(t *testing.T) {
 
 // Following goes on after cuts and drops, and its rings come back.
 func TestReconnect(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{})
 	s := open(t, server)
 	heard := s.Bell().Listen()
@@ -231,6 +235,7 @@ func TestReconnect(t *testing.T) {
 }
 
 func TestOpenSaysWhatToDo(t *testing.T) {
+	t.Parallel()
 	plain := esdbtest.Start(t, esdbtest.Options{})
 	secure := esdbtest.Start(t, esdbtest.Options{TLS: true, User: "factum", Password: "s3cret/?@"})
 	certified := esdbtest.Start(t, esdbtest.Options{TLS: true, UserCertificate: true})
@@ -289,6 +294,7 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 
 // An outage is waited out for a while, and then named.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{})
 	s := open(t, server, func(c *esdbstore.Config) { c.Timeout = 300 * time.Millisecond })
 	l := s.Tenant(alpha)
@@ -327,6 +333,7 @@ func TestOutage(t *testing.T) {
 }
 
 func TestNotLeader(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{})
 	s := open(t, server)
 	server.NotLeader(1)
@@ -341,6 +348,7 @@ func TestNotLeader(t *testing.T) {
 
 // An append beyond the server's limit is refused with the setting's name, also when the server refuses it before it is sent whole.
 func TestMaxAppendSize(t *testing.T) {
+	t.Parallel()
 	server := esdbtest.Start(t, esdbtest.Options{MaxAppendSize: 1 << 20})
 	s := open(t, server)
 	large := bytes.Repeat([]byte("x"), 1<<20)
@@ -396,6 +404,29 @@ func TestForeignStreams(t *testing.T) {
 	}
 }
 
+// Without the right to read $all there is no bell, and readers look each second.
+func TestWithoutRightToAll(t *testing.T) {
+	t.Parallel()
+	server := esdbtest.Start(t, esdbtest.Options{DenyAll: true})
+	s := open(t, server)
+	n := eventstore.Version(0)
+	for b, err := range s.Tenant(alpha).Follow(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Live && n == 2 {
+			break
+		}
+		if b.Live {
+			mustAppend(t, open(t, server), write("a", eventstore.At(n), 1))
+			n++
+		}
+	}
+	if log := whole(t, s, 0, 10); len(log) != 2 {
+		t.Errorf("%d events; want 2", len(log))
+	}
+}
+
 // Events that are gone are not skipped in silence.
 func TestLostEvents(t *testing.T) {
 	server := esdbtest.Start(t, esdbtest.Options{})
@@ -438,6 +469,9 @@ func TestWatchdog(t *testing.T) {
 			t.Fatalf("got %v; want tenant alpha's log to stand still", err)
 		}
 	}
+	if n := s.Stuck(); n != 1 {
+		t.Errorf("%d logs stand still; want 1", n)
+	}
 	if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
 		t.Errorf("it was logged %d times; want once", n)
 	}
@@ -446,8 +480,8 @@ func TestWatchdog(t *testing.T) {
 		t.Fatalf("%d events; want 2", n)
 	}
 	time.advance(31e9)
-	if err := s.Healthy(t.Context()); err != nil {
-		t.Errorf("after it goes on: %v", err)
+	if err := s.Healthy(t.Context()); err != nil || s.Stuck() != 0 {
+		t.Errorf("after it goes on: %v, %d stuck", err, s.Stuck())
 	}
 }
 

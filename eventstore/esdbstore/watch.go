@@ -2,6 +2,7 @@ package esdbstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -109,6 +110,21 @@ func (w *watch) alarm(t eventstore.TenantID) (since time.Time, first bool) {
 	return s.since, first
 }
 
+// Stuck is the number of tenants whose links stood still when the store last looked, which it does every 10 s: for a gauge.
+func (s *Store) Stuck() int { return s.watch.alarms() }
+
+func (w *watch) alarms() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, s := range w.tenants {
+		if s.alarmed {
+			n++
+		}
+	}
+	return n
+}
+
 // StuckError says that $by_category has made no link for a tenant's new events for more than 30 s: readers of its log stand still.
 type StuckError struct {
 	Tenant eventstore.TenantID
@@ -121,7 +137,7 @@ func (e *StuckError) Error() string {
 		e.Tenant, e.Since.UTC().Format(time.RFC3339))
 }
 
-// Healthy answers *[StuckError] when readers of a tenant's log stand still because the server does not link its new events, and the
+// Healthy answers a *[StuckError] for each tenant whose readers stand still because the server does not link its new events, and the
 // failure when the server does not answer.
 func (s *Store) Healthy(ctx context.Context) (err error) {
 	ctx, end, err := s.begin(ctx)
@@ -132,6 +148,7 @@ func (s *Store) Healthy(ctx context.Context) (err error) {
 	if _, _, err := s.client.read(ctx, probeCategory, span{last: true, count: 1}); err != nil {
 		return err
 	}
+	var all []error
 	for _, t := range s.watch.suspects() {
 		links, _, err := s.client.read(ctx, categoryOf(t), span{last: true, count: 1})
 		if err != nil {
@@ -149,9 +166,9 @@ func (s *Store) Healthy(ctx context.Context) (err error) {
 		if stuck.Since, first = s.watch.alarm(t); first {
 			s.config.Logger.Error("esdbstore: the log stands still for its readers; restart the projection $by_category on the server", "tenant", t, "since", stuck.Since)
 		}
-		return stuck
+		all = append(all, stuck)
 	}
-	return nil
+	return errors.Join(all...)
 }
 
 // doorbell rings when links are made. It needs the right to read $all; without it, readers notice new events by looking each second. tried

@@ -54,6 +54,8 @@ type Options struct {
 	NoByCategory bool
 	// NoOriginalPositions makes resolved links carry no position of the original, as some servers do.
 	NoOriginalPositions bool
+	// DenyAll refuses to read $all or to subscribe to it, as to a user who is not in $admins.
+	DenyAll bool
 	// LinkLag delays each link; see [Server.SetLinkLag].
 	LinkLag time.Duration
 	// MaxAppendSize is the server's setting, in bytes; 0 is the largest that the real server accepts, 16767216. Its default is 1 MiB.

@@ -164,6 +164,10 @@ func (s *streamsService) Read(request *streams.ReadReq, call streams.Streams_Rea
 	if err != nil {
 		return err
 	}
+	if o.GetAll() != nil && s.server.options.DenyAll {
+		call.SetTrailer(metadata.Pairs("exception", "access-denied"))
+		return status.Error(codes.PermissionDenied, "Access Denied")
+	}
 	backwards := o.GetReadDirection() == streams.ReadReq_Options_Backwards
 	if o.GetSubscription() != nil {
 		if backwards {
