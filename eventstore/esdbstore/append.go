@@ -75,7 +75,12 @@ func (l *log) Append(ctx context.Context, writes ...eventstore.Write) (_ []event
 	if err != nil {
 		return nil, err
 	}
-	out, err := l.append(ctx, w, events, write)
+	maybe := false
+	out, err := l.append(ctx, w, events, write, &maybe)
+	var call *callError
+	if errors.As(err, &call) {
+		return nil, &eventstore.UnavailableError{Tenant: l.tenant, Reason: call.fix, Maybe: maybe, Err: call.unfixed()}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +94,8 @@ const maxTurns = 100
 // toEnd is a version that no stream reaches.
 const toEnd eventstore.Version = math.MaxInt64
 
-func (l *log) append(ctx context.Context, w eventstore.Write, events []proposal, write string) (eventstore.Appended, error) {
+// append sends the events when their stream is as expected. maybe is set when an attempt may have been carried out.
+func (l *log) append(ctx context.Context, w eventstore.Write, events []proposal, write string, maybe *bool) (eventstore.Appended, error) {
 	changes := netClaims(w.Claims)
 	until, exact := w.Expected.Exact()
 	if !exact || len(changes) > 0 { // a conflict is looked for before claims are touched
@@ -129,6 +135,7 @@ func (l *log) append(ctx context.Context, w eventstore.Write, events []proposal,
 			}
 		}
 		out, fresh, err := l.send(ctx, w, actual, events, write)
+		*maybe = *maybe || !errors.Is(err, errWrongVersion)
 		switch {
 		case err == nil && fresh:
 			l.settle(ctx, reserved, actual+1)

@@ -71,6 +71,13 @@ func (e *callError) Error() string {
 // Unwrap makes the cause visible to errors.Is and errors.As.
 func (e *callError) Unwrap() error { return e.err }
 
+// unfixed is the error without what to do about it, for where that is said beside it.
+func (e *callError) unfixed() error {
+	plain := *e
+	plain.fix = ""
+	return &plain
+}
+
 // fixes says what to do about a gRPC status.
 var fixes = map[codes.Code]string{
 	codes.Unauthenticated:   "the server refuses the user name, the password or the user certificate of ESDB_CONNECTION_STRING",

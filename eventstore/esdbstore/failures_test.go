@@ -308,6 +308,11 @@ func TestOutage(t *testing.T) {
 	server.SetUnavailable(true)
 	_, err := l.Append(t.Context(), w)
 	check("append", err)
+	_, err = l.Append(t.Context(), write("a", eventstore.At(1), 1)) // its stream is read first
+	var unavailable *eventstore.UnavailableError
+	if !errors.As(err, &unavailable) || unavailable.Maybe {
+		t.Errorf("append to a server that is away: %v; want it certain that nothing was written", err)
+	}
 	_, err = l.Head(t.Context())
 	check("head", err)
 	_, err = l.Page(t.Context(), 0, 1)
@@ -323,6 +328,9 @@ func TestOutage(t *testing.T) {
 	server.AllowAppends(0)
 	_, err = l.Append(t.Context(), w)
 	check("append to a full server", err)
+	if !errors.As(err, &unavailable) || !unavailable.Maybe {
+		t.Errorf("append to a full server: %v; want it open whether it was written", err)
+	}
 	server.AllowAppends(-1)
 	if out := mustAppend(t, s, w); out.Replayed || out.Version != 1 {
 		t.Errorf("after it: %+v", out)

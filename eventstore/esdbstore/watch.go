@@ -62,7 +62,8 @@ func (w *watch) committed(t eventstore.TenantID, p eventstore.Position) {
 func (w *watch) linked(t eventstore.TenantID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tenant(t).since = w.now()
+	s := w.tenant(t)
+	s.since, s.alarmed = w.now(), false
 }
 
 // head is how far the log goes at least.
