@@ -26,12 +26,8 @@ type guardedLog struct {
 func (l guardedLog) Append(ctx context.Context, writes ...Write) ([]Appended, error) {
 	for _, w := range writes {
 		for _, e := range w.Events {
-			t, known := l.registry.byName[e.Type]
-			switch {
-			case !known:
-				return nil, fmt.Errorf("append to %s: %w", w.Stream, &UnknownTypeError{e.Type})
-			case e.Schema > t.Schema():
-				return nil, fmt.Errorf("append to %s: %w", w.Stream, &FutureSchemaError{e.Type, e.Schema, t.Schema()})
+			if err := l.registry.Check(e.Type, e.Schema); err != nil {
+				return nil, fmt.Errorf("append to %s: %w", w.Stream, err)
 			}
 		}
 	}

@@ -70,16 +70,26 @@ func (r *Registry) TypeOf(fact any) (es.EventType, error) {
 	return t, nil
 }
 
+// Check tells whether this binary knows the type in this schema. Errors: *[UnknownTypeError], *[FutureSchemaError].
+func (r *Registry) Check(name string, schema uint16) error {
+	t, ok := r.byName[name]
+	switch {
+	case !ok:
+		return &UnknownTypeError{name}
+	case schema > t.Schema():
+		return &FutureSchemaError{name, schema, t.Schema()}
+	default:
+		return nil
+	}
+}
+
 // Current returns the type of a recorded event and its data, upcast to the current schema. Errors: *[UnknownTypeError],
 // *[FutureSchemaError], or what an upcaster answered.
 func (r *Registry) Current(rec Recorded) (es.EventType, json.RawMessage, error) {
-	t, ok := r.byName[rec.Type]
-	if !ok {
-		return es.EventType{}, nil, &UnknownTypeError{rec.Type}
+	if err := r.Check(rec.Type, rec.Schema); err != nil {
+		return es.EventType{}, nil, err
 	}
-	if rec.Schema > t.Schema() {
-		return t, nil, &FutureSchemaError{rec.Type, rec.Schema, t.Schema()}
-	}
+	t := r.byName[rec.Type]
 	if rec.Schema == 0 {
 		return t, nil, fmt.Errorf("eventstore: %s has schema 0", rec.Type)
 	}

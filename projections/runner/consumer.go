@@ -165,7 +165,7 @@ func (c *consumer) read(ctx context.Context) (*page, error) {
 		return nil, fmt.Errorf("runner: read the log of %s: %w", c.tenant, err)
 	}
 	if c.at.position == 0 {
-		return p, nil
+		return c.known(p)
 	}
 	if e := p.batch.Events; len(e) == 0 || e[0].Position != c.at.position || e[0].ID != c.at.last {
 		return nil, &haltError{fmt.Sprintf(
@@ -173,6 +173,22 @@ func (c *consumer) read(ctx context.Context) (*page, error) {
 			c.projection.Name, c.at.position, c.at.last, c.tenant, c.remedy())}
 	}
 	p.batch.Events = p.batch.Events[1:]
+	return c.known(p)
+}
+
+// known ends the page before the first event of a type or schema that a newer binary wrote, also where the projection does not ask for
+// its type: a newer one may. When nothing is left the error says what it is.
+func (c *consumer) known(p *page) (*page, error) {
+	for i, rec := range p.batch.Events {
+		err := c.runner.codec.Registry.Check(rec.Type, rec.Schema)
+		if err != nil && i == 0 {
+			return nil, fmt.Errorf("runner: the log of %s at position %d: %w", c.tenant, rec.Position, err)
+		}
+		if err != nil {
+			p.batch.Events, p.batch.Live = p.batch.Events[:i], false
+			break
+		}
+	}
 	return p, nil
 }
 

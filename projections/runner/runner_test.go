@@ -398,6 +398,49 @@ func TestAnotherVersionIsNotWrittenOver(t *testing.T) {
 	}
 }
 
+// What a newer binary wrote stops the reader with a message, before anything later is applied: nothing is dropped.
+func TestWhatThisBinaryDoesNotKnowHalts(t *testing.T) {
+	for name, test := range map[string]struct {
+		kind   string
+		schema uint16
+		says   string
+	}{
+		"a newer schema": {"test.added", 2, "test.added has schema 2, this binary knows up to 1"},
+		"a newer type":   {"test.multiplied", 1, `unknown event type "test.multiplied"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.add("a", 1)
+			_, err := w.store.Tenant(tenant).Append(t.Context(), eventstore.Write{
+				Stream: eventstore.StreamID{Kind: "test", ID: "new"}, Expected: eventstore.NoStream(),
+				Events: []eventstore.Proposed{{ID: eventstore.NewEventID(tenant, "a", "newer", 0), Type: test.kind, Schema: test.schema, Data: []byte(`{"n":5}`)}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.add("b", 3)
+			halted := make(chan struct{})
+			w.run(func(c *runner.Config) { c.Logger = slog.New(tell{halted}) }, sums())
+			select {
+			case <-halted:
+			case <-time.After(20 * time.Second):
+				t.Fatal("it goes on")
+			}
+			w.await("sums", 1) // what lies before is applied
+			if got := w.rows(); got != "a=1/1" {
+				t.Error("the rows are", got)
+			}
+			got := ""
+			for end := time.Now().Add(20 * time.Second); got == "" && time.Now().Before(end); { // it is stored after it is logged
+				got = w.one(`select coalesce(error, '') from proj.checkpoint`)
+			}
+			if !strings.Contains(got, test.says) {
+				t.Errorf("the checkpoint says %q; want %q in it", got, test.says)
+			}
+		})
+	}
+}
+
 // tell is a log handler that closes its channel at the first error.
 type tell struct{ halted chan struct{} }
 
