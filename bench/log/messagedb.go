@@ -65,8 +65,8 @@ func (s *server) besideMessageDB(name string, tenants int, bar float64) ratio.Fi
 
 // installMessageDB fetches message-db with npm and runs its own install script, once.
 func (s *server) installMessageDB(ctx context.Context, figure string) error {
-	if s.peer != "" {
-		return nil
+	if s.peer != "" || s.noPeer != nil {
+		return s.noPeer
 	}
 	npm, err := exec.LookPath("npm")
 	if err != nil {
@@ -83,7 +83,8 @@ func (s *server) installMessageDB(ctx context.Context, figure string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return &ratio.NotMeasuredError{Why: fmt.Sprintf("npm could not fetch %s: %v %s", messageDB, err, firstLine(out))}
+		s.noPeer = &ratio.NotMeasuredError{Why: fmt.Sprintf("npm could not fetch %s: %v %s", messageDB, err, firstLine(out))}
+		return s.noPeer
 	}
 	const database = "message_store"
 	install := exec.CommandContext(ctx, "bash", filepath.Join(folder, "node_modules", messageDB, "database", "install.sh"))

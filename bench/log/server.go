@@ -61,6 +61,7 @@ type server struct {
 	bare    *pgxpool.Pool
 	made    int    // databases so far
 	peer    string // the database that message-db is installed in; "" before that
+	noPeer  error  // why message-db cannot be had, once that is known
 }
 
 // startServer starts it in a folder of its own that stop removes.

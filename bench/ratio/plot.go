@@ -9,7 +9,7 @@ import (
 
 // The plot's measures in pixels.
 const (
-	plotWidth  = 1080
+	plotWidth  = 1120
 	plotLeft   = 470 // the bars begin here
 	plotRight  = 800 // and end here, at widest times the bar
 	plotTop    = 92
