@@ -204,7 +204,7 @@ func TestTorture(t *testing.T) {
 			}
 		}
 	}()
-	done, err := storetest.Torture{Stores: []eventstore.Store{s}, Tenants: []eventstore.TenantID{alpha}, Writers: 8, Readers: 4, Events: 6000, Batch: 3}.Run(t.Context())
+	done, err := storetest.Torture{Stores: []eventstore.Store{s}, Tenants: []eventstore.TenantID{alpha}, Writers: 8, Readers: 4, Events: 2000, Batch: 3}.Run(t.Context())
 	stop()
 	cuts := <-hurt
 	if err != nil {

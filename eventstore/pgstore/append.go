@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -89,15 +90,17 @@ func (l *log) Append(ctx context.Context, writes ...eventstore.Write) ([]eventst
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("pgstore: append to tenant %s: %w", l.tenant, err)
 	}
-	p := &pending{writes: writes, answer: make(chan answer, 1)}
-	for _, w := range writes {
+	// Copied, because the caller may go on, and change what it gave, before its append is sent.
+	p := &pending{writes: slices.Clone(writes), answer: make(chan answer, 1)}
+	for i, w := range writes {
+		p.writes[i].Events, p.writes[i].Claims = slices.Clone(w.Events), slices.Clone(w.Claims)
 		for _, e := range w.Events {
 			e.Meta.At = e.Meta.At.UTC().Round(0)
 			meta, err := json.Marshal(e.Meta)
 			if err != nil {
 				return nil, fmt.Errorf("pgstore: write the metadata of %s: %w", e.Type, err)
 			}
-			p.metas, p.size = append(p.metas, string(meta)), p.size+len(e.Data)
+			p.datas, p.metas, p.size = append(p.datas, string(e.Data)), append(p.metas, string(meta)), p.size+len(e.Data)
 		}
 	}
 	made, err := l.enqueue(p)

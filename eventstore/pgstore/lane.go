@@ -32,8 +32,9 @@ type lane struct {
 // pending is an append on its way.
 type pending struct {
 	writes []eventstore.Write
-	metas  []string // of all events, in order
-	size   int      // bytes of data
+	datas  []string // of all events, in order
+	metas  []string
+	size   int // bytes of data
 	answer chan answer
 }
 
@@ -290,7 +291,7 @@ func arguments(batch []*pending) []any {
 			for i, e := range w.Events {
 				eWrite, eOrd, eID = append(eWrite, write), append(eOrd, int32(i+1)), append(eID, e.ID)
 				eType, eSchema = append(eType, e.Type), append(eSchema, int32(e.Schema))
-				eData, eMeta = append(eData, string(e.Data)), append(eMeta, p.metas[event])
+				eData, eMeta = append(eData, p.datas[event]), append(eMeta, p.metas[event])
 				event++
 			}
 			for _, c := range w.Claims {
