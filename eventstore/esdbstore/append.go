@@ -1,6 +1,7 @@
 package esdbstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -157,7 +158,7 @@ func proposals(w eventstore.Write) (events []proposal, write string, err error) 
 		if err != nil {
 			return nil, "", &eventstore.InvalidError{Reason: "the meta of " + e.Type + " is not JSON: " + err.Error()}
 		}
-		events[i] = proposal{id: e.ID, kind: e.Type, data: e.Data, meta: meta}
+		events[i] = proposal{id: e.ID, kind: e.Type, data: bytes.Clone(e.Data), meta: meta} // a cancelled call may still be sending it
 	}
 	return events, write, nil
 }

@@ -30,6 +30,8 @@ import (
 //     call enters from then on still has it, and closes it.
 //   - Closing a client under a running call panics. So a session is closed when its last call has ended.
 //   - "requires-leader" is written where it is never sent; it is sent here.
+//   - An append that is cancelled while it is being sent reads what gRPC is writing: a data race. So the library is not told of
+//     cancellations; the caller leaves, and the append ends by itself or at the timeout.
 //   - An append that the server refuses while it is still being sent answers "EOF" instead of the reason.
 //   - The version found at a conflict is only in the text of the error; it is read from the stream instead.
 //   - FromError answers false for errors and true for none; errors are inspected with errors.As.
@@ -179,7 +181,7 @@ func newClient(connection string, timeout time.Duration, logger *slog.Logger) (*
 	return &client{config: *config, timeout: timeout, logger: logger}, nil
 }
 
-// close ends all sessions and waits for them, at most the client's timeout. The contexts of running calls must have ended.
+// close ends all sessions and waits for them, at most a second longer than the client's timeout. The contexts of running calls must have ended.
 func (c *client) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -195,7 +197,7 @@ func (c *client) close() {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(c.timeout):
+	case <-time.After(c.timeout + time.Second):
 		c.logger.Warn("esdbstore: a call of the client library does not end; its connection stays open")
 	}
 }
@@ -308,6 +310,14 @@ type started struct {
 func (s started) Deadline() (time.Time, bool) {
 	s.once()
 	return s.Context.Deadline()
+}
+
+// uncancelled returns the context of a call without its end.
+func uncancelled(ctx context.Context) context.Context {
+	if s, ok := ctx.(started); ok {
+		return started{context.WithoutCancel(s.Context), s.once}
+	}
+	return context.WithoutCancel(ctx)
 }
 
 // do makes one call. It returns when the context ends, even where the library does not.
@@ -509,7 +519,7 @@ func (c *client) append(ctx context.Context, stream string, expected expectation
 	}
 	what := "append to stream " + stream
 	send := func(ctx context.Context, lib *esdb.Client) (appendedAt, error) {
-		result, err := lib.AppendToStream(ctx, stream, options, batch...)
+		result, err := lib.AppendToStream(uncancelled(ctx), stream, options, batch...)
 		if err != nil {
 			return appendedAt{}, err
 		}
@@ -545,7 +555,7 @@ func (e *endedEarly) Unwrap() error { return e.error }
 func (c *client) refusal(ctx context.Context, stream string, size int) error {
 	never := esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(math.MaxInt64 - 1), Deadline: &c.timeout}
 	_, err := try(ctx, c, "append to stream "+stream, func(ctx context.Context, lib *esdb.Client) (struct{}, error) {
-		_, err := lib.AppendToStream(ctx, stream, never, esdb.EventData{EventType: "size", Data: make([]byte, size)})
+		_, err := lib.AppendToStream(uncancelled(ctx), stream, never, esdb.EventData{EventType: "size", Data: make([]byte, size)})
 		return struct{}{}, err
 	})
 	var large *eventstore.InvalidError
