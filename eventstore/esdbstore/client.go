@@ -319,14 +319,13 @@ func (s started) Deadline() (time.Time, bool) {
 	return s.Context.Deadline()
 }
 
-// unending is a context whose end the library does not see; it still sees the deadline.
-type unending struct{ context.Context }
-
-// Done implements context.Context.
-func (unending) Done() <-chan struct{} { return nil }
-
-// Err implements context.Context.
-func (unending) Err() error { return nil }
+// uncancelled returns the context of a call without its end.
+func uncancelled(ctx context.Context) context.Context {
+	if s, ok := ctx.(started); ok {
+		return started{context.WithoutCancel(s.Context), s.once}
+	}
+	return context.WithoutCancel(ctx)
+}
 
 // do makes one call. It returns when the context ends, even where the library does not.
 func do[T any](ctx context.Context, c *client, call func(context.Context, *esdb.Client) (T, error)) (T, error) {
@@ -527,7 +526,7 @@ func (c *client) append(ctx context.Context, stream string, expected expectation
 	}
 	what := "append to stream " + stream
 	send := func(ctx context.Context, lib *esdb.Client) (appendedAt, error) {
-		result, err := lib.AppendToStream(unending{ctx}, stream, options, batch...)
+		result, err := lib.AppendToStream(uncancelled(ctx), stream, options, batch...)
 		if err != nil {
 			return appendedAt{}, err
 		}
@@ -563,7 +562,7 @@ func (e *endedEarly) Unwrap() error { return e.error }
 func (c *client) refusal(ctx context.Context, stream string, size int) error {
 	never := esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(math.MaxInt64 - 1), Deadline: &c.timeout}
 	_, err := try(ctx, c, "append to stream "+stream, func(ctx context.Context, lib *esdb.Client) (struct{}, error) {
-		_, err := lib.AppendToStream(unending{ctx}, stream, never, esdb.EventData{EventType: "size", Data: make([]byte, size)})
+		_, err := lib.AppendToStream(uncancelled(ctx), stream, never, esdb.EventData{EventType: "size", Data: make([]byte, size)})
 		return struct{}{}, err
 	})
 	var large *eventstore.InvalidError
