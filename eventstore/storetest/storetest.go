@@ -49,12 +49,15 @@ func Run(t *testing.T, e Engine) {
 		{"A5 writing nothing is no success", eventstore.Caps{}, malformed},
 		{"A6 the events of an append are adjacent", eventstore.Caps{MultiStream: true}, adjacent},
 		{"A7 a repetition after a cancelled append is safe", eventstore.Caps{}, cancelledAppend},
+		{"every call ends with its context", eventstore.Caps{}, cancelledCalls},
+		{"what is malformed is refused and not written", eventstore.Caps{}, badInput},
 		{"appends that cross each other's streams do not block for ever", eventstore.Caps{MultiStream: true, AtomicClaim: true}, crossing},
-		{"a claim is taken once and can be given", eventstore.Caps{AtomicClaim: true}, claims},
+		{"a claim is taken once and can be given", eventstore.Caps{}, claims},
 		{"a claim passes on in one append", eventstore.Caps{AtomicClaim: true, MultiStream: true}, claimPassesOn},
-		{"the held claims can be listed", eventstore.Caps{AtomicClaim: true}, heldClaims},
-		{"of many claimants one wins", eventstore.Caps{AtomicClaim: true}, oneClaimant},
+		{"the held claims can be listed", eventstore.Caps{}, heldClaims},
+		{"of many claimants one wins", eventstore.Caps{}, oneClaimant},
 		{"bytes survive exactly", eventstore.Caps{}, exactBytes},
+		{"metadata survives exactly", eventstore.Caps{}, exactMeta},
 		{"sizes up to the limits are kept, larger ones refused", eventstore.Caps{}, sizes},
 		{"stream ids may be any text", eventstore.Caps{}, unicodeStreams},
 		{"positions have no gaps", eventstore.Caps{Gapless: true}, gapless},
@@ -63,20 +66,28 @@ func Run(t *testing.T, e Engine) {
 		{"a stream is read from any version", eventstore.Caps{}, readStream},
 		{"F2 F3 followers see everything under load", eventstore.Caps{}, followUnderLoad},
 		{"F4 a slow follower loses nothing and stops nobody", eventstore.Caps{}, slowFollower},
+		{"F4 nothing is fetched while the loop body runs", eventstore.Caps{}, backPressure},
 		{"F6 live is said once at the head", eventstore.Caps{}, live},
 		{"F7 following ends with the context", eventstore.Caps{}, followEnds},
 		{"F7 a closed store answers so", eventstore.Caps{}, closed},
 		{"F8 tenants are apart", eventstore.Caps{}, tenantsApart},
 		{"the bell rings after an append", eventstore.Caps{}, bellRings},
 	}
+	open := func(t *testing.T) eventstore.Store {
+		s := e.Open(t)
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return s
+	}
+	if e.Cut != nil {
+		t.Run("A7 F5 connections that break lose nothing and double nothing", func(t *testing.T) { cutConnections(t, open(t), e.Cut) })
+	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := e.Open(t)
-			t.Cleanup(func() {
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-			})
+			s := open(t)
 			if s.Caps().Covers(test.need) {
 				test.run(t, s)
 				return

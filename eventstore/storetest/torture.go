@@ -195,7 +195,8 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // end appends the log's last event, up to which everything is compared, and another one that wakes the readers.
 func (to *tortured) end(ctx context.Context, l eventstore.Log) error {
-	defer close(to.written)
+	known := sync.OnceFunc(func() { close(to.written) })
+	defer known()
 	for _, name := range []string{"last 1", "wake 1"} {
 		add := write("doc", name, eventstore.NoStream(), 1)
 		out, err := l.Append(ctx, add)
@@ -208,6 +209,7 @@ func (to *tortured) end(ctx context.Context, l eventstore.Log) error {
 		}
 		if to.last == 0 {
 			to.last = out[0].Position
+			known() // before the other one: whoever is handed that must know
 		}
 	}
 	return nil
