@@ -19,6 +19,7 @@ import (
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/esdbstore"
 	"github.com/factum-platform/factum/eventstore/esdbstore/esdbtest"
+	"github.com/factum-platform/factum/eventstore/memstore"
 	"github.com/factum-platform/factum/eventstore/storetest"
 )
 
@@ -214,6 +215,16 @@ func TestTorture(t *testing.T) {
 	if done.Events < 100 || cuts < 5 {
 		t.Errorf("%d events and %d cuts: the test did not hurt", done.Events, cuts)
 	}
+}
+
+func TestModel(t *testing.T) {
+	model := memstore.New()
+	defer model.Close()
+	storetest.RunModel(t, model, open(t, esdbtest.Start(t, esdbtest.Options{})))
+}
+
+func TestConcurrent(t *testing.T) {
+	storetest.RunConcurrent(t, func() eventstore.Store { return memstore.New() }, open(t, esdbtest.Start(t, esdbtest.Options{})))
 }
 
 var commands atomic.Uint64

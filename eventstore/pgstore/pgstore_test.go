@@ -135,6 +135,10 @@ func TestModel(t *testing.T) {
 	storetest.RunModel(t, model, newDatabases(t).open(nil))
 }
 
+func TestConcurrent(t *testing.T) {
+	storetest.RunConcurrent(t, func() eventstore.Store { return memstore.New() }, newDatabases(t).open(nil))
+}
+
 func TestTheLogIsAppendOnly(t *testing.T) {
 	for _, role := range []string{"factum_app", "factum_tenant", "postgres"} {
 		d := newDatabases(t)
