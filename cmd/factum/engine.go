@@ -216,6 +216,9 @@ func sameLog(ctx context.Context, pool *pgxpool.Pool, store eventstore.Store) er
 	return fmt.Errorf("the event store holds no log of the platform, but its read models have come to position %d of one; this is another server than before (--esdb), or it lost its data: restore it", at)
 }
 
+// watched is a store that notices when its server stops handing out new events.
+type watched interface{ Stuck() int }
+
 // sweeper is a store whose claims are reservations that a crash may leave half taken.
 type sweeper interface {
 	Sweep(ctx context.Context, t eventstore.TenantID) error

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/commands/rest"
@@ -100,6 +101,11 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	}
 	if claims, ok := store.(sweeper); ok {
 		st.background("settling of claims", func(ctx context.Context) error { return sweepClaims(ctx, claims, dbs.Tenants, s.log) })
+	}
+	if w, ok := store.(watched); ok {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "factum_log_stuck_tenants", Help: "Tenants whose log has grown and whose readers are not given the new events.",
+		}, func() float64 { return float64(w.Stuck()) }))
 	}
 	store = measured.Wrap(eventstore.Guard(store, types), registry)
 	objects, err := objectstore.Open(ctx, s.objects)

@@ -184,8 +184,9 @@ func (m *machine) page(t *rapid.T) {
 	after := m.start + eventstore.Position(rapid.IntRange(0, 20).Draw(t, "after"))
 	engineAfter := after
 	if !m.caps.Gapless {
-		known := false
-		if engineAfter, known = m.positions[after]; !known {
+		if engine, known := m.positions[after]; known {
+			engineAfter = engine
+		} else {
 			after, engineAfter = m.start, m.engineStart
 		}
 	}
