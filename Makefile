@@ -41,7 +41,7 @@ bench-log: setup ## Measure the log beside pgbench, COPY and message-db, in unde
 	@$(GO) run ./bench/log $(ARGS)
 
 .PHONY: soak-log
-soak-log: setup ## Torture the log with 1,000,000 events twice (about 6 minutes); progress is shown
+soak-log: setup ## Torture the log with 1,000,000 events twice (about 5 minutes); progress is shown
 	@FACTUM_SOAK_EVENTS=$${FACTUM_SOAK_EVENTS:-1000000} $(GO) test -run '^TestTorture$$' -count 1 -v -timeout 15m ./eventstore/pgstore
 
 .PHONY: build
