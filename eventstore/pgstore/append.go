@@ -50,8 +50,12 @@ var failures = map[string]failure{
 	"XX":    {what: "it is damaged; see its log"},
 }
 
-// unreachable is what follows when no server answered.
-const unreachable = "it cannot be reached; start it or correct %s"
+const (
+	// unreachable is what follows when no server answered.
+	unreachable = "it cannot be reached; start it or correct %s"
+	// gaveUp is said to a caller whose context ended.
+	gaveUp = "the caller stopped waiting for the append"
+)
 
 func failureOf(err error) failure {
 	var pg *pgconn.PgError
@@ -114,8 +118,10 @@ func (l *log) Append(ctx context.Context, writes ...eventstore.Write) ([]eventst
 	select {
 	case a = <-p.answer:
 	case <-ctx.Done():
-		return nil, &eventstore.UnavailableError{
-			Tenant: l.tenant, Reason: "the caller stopped waiting for the append", Maybe: !l.withdraw(p), Err: ctx.Err(),
+		select {
+		case a = <-p.answer: // both at once: what is known counts
+		default:
+			return nil, &eventstore.UnavailableError{Tenant: l.tenant, Reason: gaveUp, Maybe: !l.withdraw(p), Err: ctx.Err()}
 		}
 	}
 	switch {

@@ -225,7 +225,11 @@ func (l *log) send(ctx context.Context, batch []*pending) ([]answer, error) {
 		if f.member {
 			return nil, err
 		}
-		return nil, &eventstore.UnavailableError{Tenant: l.tenant, Reason: f.reason(l.store.setting), Maybe: maybe, Err: err}
+		reason := f.reason(l.store.setting)
+		if ctx.Err() != nil {
+			reason = gaveUp
+		}
+		return nil, &eventstore.UnavailableError{Tenant: l.tenant, Reason: reason, Maybe: maybe, Err: err}
 	}
 }
 
