@@ -25,6 +25,9 @@ const (
 	jobTimeout = 50 * time.Second
 	// rescueAfter is when a job whose worker vanished is given to another.
 	rescueAfter = 2 * time.Minute
+	// fetchCooldown is how soon after a fetch the next may follow. River also tells the workers of no job that is inserted that soon after
+	// another: it would wait for the next poll, a second later.
+	fetchCooldown = 2 * time.Millisecond
 	// longestRetry bounds the delay after a run that failed.
 	longestRetry = time.Minute
 )
@@ -102,6 +105,7 @@ func New(c Config) (*Client, error) {
 	rc := &river.Config{
 		Schema:               schema,
 		Logger:               c.Logger,
+		FetchCooldown:        fetchCooldown,
 		JobTimeout:           jobTimeout,
 		RescueStuckJobsAfter: rescueAfter,
 		RetryPolicy:          retry{},
