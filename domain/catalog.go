@@ -18,6 +18,8 @@ func Catalog() []es.EventType {
 		es.Event[user.Registered]("user.registered").About("user_id", "email", "first_name", "last_name").WithSafe("user_id"),
 		es.Event[tenant.Created]("tenant.created").WithSafe("tenant_id", "name", "database_name", "created_by"),
 		es.Event[tenant.Provisioned]("tenant.provisioned").WithSafe("tenant_id"),
+		es.Event[tenant.Deleted]("tenant.deleted").WithSafe("tenant_id", "deleted_by"),
+		es.Event[tenant.Restored]("tenant.restored").WithSafe("tenant_id", "restored_by"),
 		es.Event[membership.Granted]("membership.granted").WithSafe("tenant_id", "user_id", "role", "granted_by"),
 		es.Event[timestamping.Enabled]("timestamping.enabled").WithSafe("provider", "by"),
 		es.Event[timestamping.Disabled]("timestamping.disabled").WithSafe("by"),
