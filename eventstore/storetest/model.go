@@ -195,7 +195,7 @@ func (m *machine) page(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := m.engine.Page(m.ctx, engineAfter, limit)
+	got, err := m.fill(engineAfter, limit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +205,25 @@ func (m *machine) page(t *rapid.T) {
 	}
 	if d := differ(got.Events, want.Events); d != "" || got.Live != want.Live {
 		t.Fatalf("page through %d, live %v; the model through %d, live %v %s", got.Through, got.Live, want.Through, want.Live, d)
+	}
+}
+
+// fill reads pages of the engine until limit events are there or it says that nothing follows: a page may end earlier.
+func (m *machine) fill(after eventstore.Position, limit int) (eventstore.Batch, error) {
+	var all eventstore.Batch
+	for {
+		b, err := m.engine.Page(m.ctx, after, limit-len(all.Events))
+		if err != nil {
+			return b, err
+		}
+		all.Events, all.Through, all.Live = append(all.Events, b.Events...), b.Through, b.Live
+		if all.Live || len(all.Events) >= limit {
+			return all, nil
+		}
+		if len(b.Events) == 0 {
+			return b, fmt.Errorf("an empty page after %d is not live", after)
+		}
+		after = b.Through
 	}
 }
 
