@@ -43,6 +43,7 @@ type building struct {
 	indexed bool
 	parks   bool // a stream whose event cannot be applied is parked, as the live generation does
 
+	types    columnTypes
 	feeds    map[eventstore.TenantID]*feed
 	compared Comparison
 	vacant   []eventstore.TenantID // logs that do not hold the event on which the live generation stands
@@ -215,6 +216,13 @@ func (b *building) newGeneration(ctx context.Context, tx pgx.Tx) error {
 
 // load finds the logs and how far the generation is in each.
 func (b *building) load(ctx context.Context) error {
+	pool, err := b.pool(ctx)
+	if err != nil {
+		return err
+	}
+	if b.types, err = b.columnTypes(ctx, pool); err != nil {
+		return b.failed("read the columns of "+b.schema(b.fresh), err)
+	}
 	logs := []eventstore.TenantID{b.home}
 	if b.p.Home == PlatformHome {
 		names, err := b.o.config.Tenants(ctx)

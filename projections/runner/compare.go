@@ -162,8 +162,8 @@ func (b *building) ahead(marks map[eventstore.TenantID]checkpoint) string {
 	return ""
 }
 
-// column is a column of a table of a generation.
-type column struct{ name, kind string }
+// tableColumn is a column of a table of a generation.
+type tableColumn struct{ name, kind string }
 
 func (b *building) compareTables(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, `set local statement_timeout = 0`); err != nil {
@@ -204,16 +204,16 @@ func (b *building) compareTables(ctx context.Context, tx pgx.Tx) error {
 }
 
 // columnsOf returns the tables of a schema with their columns.
-func columnsOf(ctx context.Context, tx pgx.Tx, schema string) (map[string][]column, error) {
-	rows, err := tx.Query(ctx, `select c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
+func columnsOf(ctx context.Context, q querier, schema string) (map[string][]tableColumn, error) {
+	rows, err := q.Query(ctx, `select c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
 		from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 		where c.relnamespace = to_regnamespace($1) and c.relkind in ('r', 'p') order by c.relname, a.attnum`, schema)
 	if err != nil {
 		return nil, err
 	}
-	tables := map[string][]column{}
+	tables := map[string][]tableColumn{}
 	var table string
-	var c column
+	var c tableColumn
 	_, err = pgx.ForEachRow(rows, []any{&table, &c.name, &c.kind}, func() error {
 		tables[table] = append(tables[table], c)
 		return nil
@@ -221,7 +221,7 @@ func columnsOf(ctx context.Context, tx pgx.Tx, schema string) (map[string][]colu
 	return tables, err
 }
 
-func sortedTables(generations ...map[string][]column) []string {
+func sortedTables(generations ...map[string][]tableColumn) []string {
 	var names []string
 	for _, g := range generations {
 		for table := range g {
