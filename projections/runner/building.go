@@ -57,6 +57,9 @@ type building struct {
 // begin checks what is asked for and takes the lock.
 func (o *Operator) begin(ctx context.Context, projection string, t eventstore.TenantID, opt RebuildOptions) (*building, error) {
 	p, err := o.projection(projection)
+	if err == nil {
+		err = o.known(ctx, t)
+	}
 	switch {
 	case err != nil:
 		return nil, err

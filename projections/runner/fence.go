@@ -172,6 +172,7 @@ func (b *building) promote(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w; the live generation was not changed", err)
 	}
+	b.o.touch(ctx, b.home)
 	b.o.config.Logger.Info("projection promoted a generation", "projection", b.p.Name, "tenant", b.home, "generation", b.fresh, "previous", b.live)
 	return nil
 }

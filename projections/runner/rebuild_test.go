@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,24 +18,6 @@ import (
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/projections/runner"
 )
-
-// operator steers the world's databases as another process would.
-func (w *world) operator(change func(*runner.Config), projections ...runner.Projection) *runner.Operator {
-	w.t.Helper()
-	c := runner.Config{
-		Store: w.store, Codec: w.codec, Projections: projections, Logger: slog.New(slog.DiscardHandler),
-		Pool:    func(context.Context, string) (*pgxpool.Pool, error) { return w.pool, nil },
-		Tenants: func(context.Context) ([]string, error) { return []string{string(tenant)}, nil },
-	}
-	if change != nil {
-		change(&c)
-	}
-	o, err := runner.NewOperator(c)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return o
-}
 
 func (w *world) rebuild(o *runner.Operator, opt runner.RebuildOptions) runner.Rebuilt {
 	w.t.Helper()
@@ -69,7 +50,7 @@ func TestRebuildBesideTheLiveGeneration(t *testing.T) {
 	var stages []string
 	var last runner.Progress
 	retiring := 0
-	out := w.rebuild(w.operator(nil, sums()), runner.RebuildOptions{
+	out := w.rebuild(w.operator(sums()), runner.RebuildOptions{
 		Progress: func(p runner.Progress) {
 			if len(stages) == 0 || stages[len(stages)-1] != p.Stage {
 				stages = append(stages, p.Stage)
@@ -146,7 +127,7 @@ func TestRebuildUnderLoad(t *testing.T) {
 			written.Add(1)
 		}
 	})
-	o := w.operator(nil, sums())
+	o := w.operator(sums())
 	var fenced time.Duration
 	for i := range 5 {
 		out := w.rebuild(o, runner.RebuildOptions{DropOld: true})
@@ -204,9 +185,13 @@ func (w *world) mortal(n int, projections ...runner.Projection) (o *runner.Opera
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return w.operator(func(c *runner.Config) {
+	o, err = runner.NewOperator(w.config(func(c *runner.Config) {
 		c.Pool = func(context.Context, string) (*pgxpool.Pool, error) { return pool, nil }
-	}, projections...), pool.Close
+	}, projections...))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return o, pool.Close
 }
 
 // TestRebuildIsResumedAfterACrashAnywhere kills a rebuild before each of its statements, and lets another finish it.
@@ -235,7 +220,7 @@ func TestRebuildIsResumedAfterACrashAnywhere(t *testing.T) {
 			promoted++ // and died before it could say so
 			continue
 		}
-		out := w.rebuild(w.operator(nil, sums()), runner.RebuildOptions{DropOld: true})
+		out := w.rebuild(w.operator(sums()), runner.RebuildOptions{DropOld: true})
 		if out.Resumed {
 			resumed++
 		}
@@ -267,7 +252,7 @@ func TestTwoRebuildsAtOnce(t *testing.T) {
 		return apply(wr, rec, fact)
 	}
 	done := make(chan error, 1)
-	first := w.operator(nil, slow)
+	first := w.operator(slow)
 	go func() {
 		_, err := first.Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{})
 		done <- err
@@ -275,10 +260,10 @@ func TestTwoRebuildsAtOnce(t *testing.T) {
 	<-entered
 	for name, call := range map[string]func() (runner.Rebuilt, error){
 		"rebuild": func() (runner.Rebuilt, error) {
-			return w.operator(nil, sums()).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{})
+			return w.operator(sums()).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{})
 		},
 		"rollback": func() (runner.Rebuilt, error) {
-			return w.operator(nil, sums()).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{})
+			return w.operator(sums()).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{})
 		},
 	} {
 		if _, err := call(); !errors.Is(err, runner.ErrRebuildRuns) {
@@ -309,7 +294,7 @@ func TestPoisonFailsARebuildAndTheLiveGenerationStays(t *testing.T) {
 		}
 		return apply(wr, rec, fact)
 	}
-	_, err := w.operator(nil, strict).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{})
+	_, err := w.operator(strict).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{})
 	var poisoned *runner.PoisonError
 	if !errors.As(err, &poisoned) || poisoned.Event.Version != 8 || poisoned.Reason != "apply test.added: sevens are not wanted" || !strings.Contains(err.Error(), "factum projections skip sums --tenant t1 --stream test-a --event "+poisoned.Event.ID.String()) {
 		t.Fatal(err)
@@ -321,7 +306,7 @@ func TestPoisonFailsARebuildAndTheLiveGenerationStays(t *testing.T) {
 	if got := w.rows(); got != "a=45/10 b=6/2" {
 		t.Fatal(got)
 	}
-	if out := w.rebuild(w.operator(nil, sums()), runner.RebuildOptions{}); !out.Resumed || out.Generation != 2 || out.Events != 5 {
+	if out := w.rebuild(w.operator(sums()), runner.RebuildOptions{}); !out.Resumed || out.Generation != 2 || out.Events != 5 {
 		t.Fatalf("%+v", out)
 	}
 }
@@ -339,7 +324,7 @@ func TestRowsThatDifferAreNotPromoted(t *testing.T) {
 		wr.Exec(`insert into `+wr.Table("sums")+` as s values ($1, $2, 1) on conflict (stream) do update set total = s.total + excluded.total, events = s.events + 1`, rec.Stream.ID, fact.(added).N)
 		return nil
 	}
-	o := w.operator(nil, lenient)
+	o := w.operator(lenient)
 	for range 2 {
 		_, err := o.Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{})
 		var different *runner.DifferenceError
@@ -370,10 +355,10 @@ func TestAGenerationCanBeMadeAnew(t *testing.T) {
 		wr.Exec(`insert into `+wr.Table("sums")+` as s values ($1, 0, 1) on conflict do nothing`, rec.Stream.ID)
 		return nil
 	}
-	if _, err := w.operator(nil, wrong).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{}); err == nil {
+	if _, err := w.operator(wrong).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{}); err == nil {
 		t.Fatal("promoted")
 	}
-	out := w.rebuild(w.operator(nil, sums()), runner.RebuildOptions{Anew: true})
+	out := w.rebuild(w.operator(sums()), runner.RebuildOptions{Anew: true})
 	if got := fmt.Sprintf("%v %d %s; %s; %s", out.Resumed, out.Generation, w.rows(), w.states(), w.schemas()); got != "false 3 a=1/1; 1 retired, 2 dropped, 3 live; sums_g1 sums_g3" {
 		t.Fatal(got)
 	}
@@ -394,10 +379,10 @@ func TestAnotherVersionIsBuiltBesideTheOldOne(t *testing.T) {
 	// A generation of a third version that was never finished does not stand in the way.
 	abandoned := doubled
 	abandoned.Version, abandoned.Apply = 3, func(*runner.Writes, eventstore.Recorded, any) error { return errors.New("not ready") }
-	if _, err := w.operator(nil, abandoned).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{}); err == nil {
+	if _, err := w.operator(abandoned).Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{}); err == nil {
 		t.Fatal("promoted")
 	}
-	out := w.rebuild(w.operator(nil, doubled), runner.RebuildOptions{})
+	out := w.rebuild(w.operator(doubled), runner.RebuildOptions{})
 	// Only stream and events have the same type in both, and there they agree.
 	if c := out.Compared; c.SameVersion || !c.Same() || len(c.Tables) != 1 || c.Tables[0].Columns != 2 || out.Generation != 3 {
 		t.Fatalf("%+v", out)
@@ -412,10 +397,10 @@ func TestAnotherVersionIsBuiltBesideTheOldOne(t *testing.T) {
 		t.Fatal(got)
 	}
 	// Back is possible with the old version's code only.
-	if _, err := w.operator(nil, doubled).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{}); err == nil || !strings.Contains(err.Error(), "generation 1 was written by version 1 of the projection, and this binary has version 2") {
+	if _, err := w.operator(doubled).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{}); err == nil || !strings.Contains(err.Error(), "generation 1 was written by version 1 of the projection, and this binary has version 2") {
 		t.Fatal(err)
 	}
-	back, err := w.operator(nil, sums()).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{})
+	back, err := w.operator(sums()).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{})
 	if err != nil || back.Generation != 1 || back.Previous != 3 || back.Events != 1 {
 		t.Fatalf("%+v, %v", back, err)
 	}
@@ -428,7 +413,7 @@ func TestRollback(t *testing.T) {
 	w := newWorld(t)
 	w.run(nil, sums())
 	w.await("sums", w.add("a", 1))
-	o := w.operator(nil, sums())
+	o := w.operator(sums())
 	if _, err := o.Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{}); err == nil || !strings.Contains(err.Error(), "kept for a day") {
 		t.Fatal(err)
 	}
@@ -457,7 +442,7 @@ func TestRollbackIsResumedAfterACrashAnywhere(t *testing.T) {
 	w := newWorld(t)
 	w.run(nil, sums())
 	w.await("sums", w.add("a", 1))
-	w.rebuild(w.operator(nil, sums()), runner.RebuildOptions{})
+	w.rebuild(w.operator(sums()), runner.RebuildOptions{})
 	crashes := 0
 	for n := 0; ; n++ {
 		w.await("sums", w.add("a", 1)) // something to catch up with
@@ -470,7 +455,7 @@ func TestRollbackIsResumedAfterACrashAnywhere(t *testing.T) {
 		}
 		crashes++
 		if w.one(`select generation::text from proj.live`) == live {
-			out, err := w.operator(nil, sums()).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{})
+			out, err := w.operator(sums()).Rollback(t.Context(), "sums", tenant, runner.RebuildOptions{})
 			if err != nil || fmt.Sprint(out.Previous) != live || out.Generation != 3-out.Previous {
 				t.Fatalf("killed before statement %d: %+v, %v", n, out, err)
 			}
@@ -489,7 +474,7 @@ func TestRebuildAfterAHalfRollback(t *testing.T) {
 	w := newWorld(t)
 	w.run(nil, sums())
 	w.await("sums", w.add("a", 1))
-	o := w.operator(nil, sums())
+	o := w.operator(sums())
 	w.rebuild(o, runner.RebuildOptions{})
 	w.await("sums", w.add("a", 1))
 	for n := 0; w.states() == "1 retired, 2 live"; n++ {
@@ -514,7 +499,7 @@ func TestDropRetired(t *testing.T) {
 	w := newWorld(t)
 	w.run(nil, sums())
 	w.await("sums", w.add("a", 1))
-	o := w.operator(nil, sums())
+	o := w.operator(sums())
 	// A reader that began before the promotion keeps what it reads.
 	old, err := w.pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
@@ -580,7 +565,7 @@ func TestRebuildOfALogThatWasRestored(t *testing.T) {
 	stop()
 	w.store = memstore.New()
 	w.add("b", 5)
-	o := w.operator(nil, sums())
+	o := w.operator(sums())
 	_, err := o.Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{})
 	var different *runner.DifferenceError
 	if !errors.As(err, &different) || !strings.Contains(err.Error(), "restored from an older backup") {
@@ -599,7 +584,7 @@ func TestALogThatIsRestoredWhileItIsRebuilt(t *testing.T) {
 	w := newWorld(t)
 	w.add("a", 1)
 	w.add("a", -1)
-	o := w.operator(nil, sums())
+	o := w.operator(sums())
 	var poisoned *runner.PoisonError
 	if _, err := o.Rebuild(t.Context(), "sums", tenant, runner.RebuildOptions{}); !errors.As(err, &poisoned) {
 		t.Fatal(err)
@@ -607,7 +592,7 @@ func TestALogThatIsRestoredWhileItIsRebuilt(t *testing.T) {
 	w.store = memstore.New()
 	w.add("b", 5)
 	w.add("b", 6)
-	if out := w.rebuild(w.operator(nil, sums()), runner.RebuildOptions{}); out.Resumed || out.Generation != 2 {
+	if out := w.rebuild(w.operator(sums()), runner.RebuildOptions{}); out.Resumed || out.Generation != 2 {
 		t.Fatalf("%+v", out)
 	}
 	if got := w.rows() + "; " + w.states(); got != "b=11/2; 1 dropped, 2 live" {
@@ -618,7 +603,7 @@ func TestALogThatIsRestoredWhileItIsRebuilt(t *testing.T) {
 func TestRebuildWithoutALiveGeneration(t *testing.T) {
 	w := newWorld(t)
 	head := w.add("a", 1)
-	if out := w.rebuild(w.operator(nil, sums()), runner.RebuildOptions{}); out.Generation != 1 || out.Previous != 0 || out.Compared.Skipped == "" {
+	if out := w.rebuild(w.operator(sums()), runner.RebuildOptions{}); out.Generation != 1 || out.Previous != 0 || out.Compared.Skipped == "" {
 		t.Fatalf("%+v", out)
 	}
 	w.run(nil, sums())
@@ -637,13 +622,13 @@ func TestWhatCannotBeRebuilt(t *testing.T) {
 		Name: "saga", Version: 1, Home: runner.PlatformHome, Effects: true,
 		InTx: func(context.Context, pgx.Tx, eventstore.TenantID, []runner.Fact) error { return nil },
 	}
-	o := w.operator(nil, sums(), everywhere, saga)
+	o := w.operator(sums(), everywhere, saga)
 	for _, c := range []struct {
 		projection string
 		tenant     eventstore.TenantID
 		want       string
 	}{
-		{"sum", tenant, "there is no projection sum; there are sums, everywhere, saga"},
+		{"sum", tenant, `there is no projection "sum"; there are everywhere, saga, sums`},
 		{"saga", eventstore.PlatformTenant, "never rebuilt"},
 		{"everywhere", tenant, "rebuilt as a whole"},
 		{"sums", eventstore.PlatformTenant, "does not consume the log of platform"},
