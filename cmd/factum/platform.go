@@ -260,7 +260,7 @@ func (p *platform) finishTenants(ctx context.Context) error {
 	}
 	var unfinished []string
 	err = readmodel.Read(ctx, p.pool, "directory", func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, `select id::text from `+schema+`.tenants where not provisioned`)
+		rows, err := tx.Query(ctx, `select id::text from `+schema+`.tenants where not provisioned and is_active`)
 		if err != nil {
 			return err
 		}
