@@ -171,4 +171,3 @@ func TestWhoWaitsIsBoundByItsContextOnly(t *testing.T) {
 		t.Fatal("the pool whose connection was given away does not work any more:", err)
 	}
 }
-
