@@ -95,6 +95,11 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	if err := p.openLog(ctx, st); err != nil {
 		return nil, err
 	}
+	if s.exclusive {
+		if err := p.renewReadModels(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if s.roles.has(roleWorker) {
 		if err := p.startWorker(ctx, st); err != nil {
 			return nil, err

@@ -46,7 +46,7 @@ type operations struct {
 }
 
 // with calls fn with the open platform, and stops everything afterwards.
-func (c operated) with(ctx context.Context, fn func(o *operations) error) (err error) {
+func (c operated) with(ctx context.Context, fn func(ctx context.Context, o *operations) error) (err error) {
 	if err := c.fromData(); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (c operated) with(ctx context.Context, fn func(o *operations) error) (err e
 		case <-working.Done():
 		}
 	}()
-	err = fn(o)
+	err = fn(working, o)
 	if cause := context.Cause(working); err != nil && cause != nil && ctx.Err() == nil {
 		return cause
 	}

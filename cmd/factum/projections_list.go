@@ -39,7 +39,7 @@ met it yet), unknown (its database cannot be asked), or, of a generation beside 
 
 // Run implements the subcommand.
 func (c ProjectionsListCmd) Run(ctx context.Context) error {
-	return c.with(ctx, func(o *operations) error {
+	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		filter := runner.Filter{Projection: c.Name}
 		if c.Tenant != "" {
 			known, err := o.logs(ctx)

@@ -48,7 +48,7 @@ func (c ProjectionsRebuildCmd) Run(ctx context.Context) error {
 	if c.Parallel < 1 {
 		return errors.New("--parallel must be 1 or more")
 	}
-	return c.with(ctx, func(o *operations) error {
+	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		w := &works{verb: "rebuild", name: c.Name, parallel: c.Parallel, out: os.Stdout, do: o.Rebuild}
 		w.opt = runner.RebuildOptions{
 			Parallel: c.Parallel, DropOld: c.DropOld, AcceptDifferences: c.AcceptDifferences, Anew: c.Anew, Retiring: o.retiring(o.queue),
@@ -78,7 +78,7 @@ func (c ProjectionsRollbackCmd) Run(ctx context.Context) error {
 	if c.Parallel < 1 {
 		return errors.New("--parallel must be 1 or more")
 	}
-	return c.with(ctx, func(o *operations) error {
+	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		w := &works{verb: "roll back", name: c.Name, parallel: c.Parallel, out: os.Stdout, do: o.Rollback}
 		w.opt = runner.RebuildOptions{Parallel: c.Parallel, Retiring: o.retiring(o.queue)}
 		return w.run(ctx, o, c.choice)

@@ -28,7 +28,7 @@ func (ProjectionsPauseCmd) Help() string {
 
 // Run implements the subcommand.
 func (c ProjectionsPauseCmd) Run(ctx context.Context) error {
-	return c.with(ctx, func(o *operations) error {
+	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		return c.each(ctx, o, c.Name, "paused; go on with: factum projections resume "+c.Name, func(t eventstore.TenantID) error {
 			return o.Pause(ctx, c.Name, t, operatorActor)
 		})
@@ -47,7 +47,7 @@ func (ProjectionsResumeCmd) Help() string { return `  factum projections resume 
 
 // Run implements the subcommand.
 func (c ProjectionsResumeCmd) Run(ctx context.Context) error {
-	return c.with(ctx, func(o *operations) error {
+	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		return c.each(ctx, o, c.Name, "goes on", func(t eventstore.TenantID) error { return o.Resume(ctx, c.Name, t) })
 	})
 }
@@ -95,7 +95,7 @@ func (c ProjectionsRetryCmd) Run(ctx context.Context) error {
 	if c.All == (c.Stream != "") {
 		return errors.New("give either --stream KIND-ID or --all")
 	}
-	return c.with(ctx, func(o *operations) error {
+	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		t, err := o.consumer(ctx, c.Name, c.Tenant)
 		if err != nil {
 			return err
@@ -191,7 +191,7 @@ func (c ProjectionsSkipCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--event %q is not the id of an event; 'factum projections list' shows it", c.Event)
 	}
-	return c.with(ctx, func(o *operations) error {
+	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		t, err := o.consumer(ctx, c.Name, c.Tenant)
 		if err != nil {
 			return err
