@@ -192,7 +192,7 @@ func TestProjections(t *testing.T) {
 		"a tenant of the whole":    {[]string{"rebuild", "directory", "--tenant=" + tenant}, "rebuilt as a whole"},
 		"the platform's documents": {[]string{"rebuild", "documents", "--tenant=platform"}, "there is no tenant platform here"},
 		"a saga":                   {[]string{"rebuild", "timestamping"}, "is a saga and is never rebuilt"},
-		"nothing to go back to":    {[]string{"rollback", "directory", "--parallel=0"}, "--parallel must be 1 or more"},
+		"nothing at once":          {[]string{"rollback", "directory", "--parallel=0"}, "--parallel must be 1 to 50"},
 		"not parked":               {[]string{"retry", "documents", "--tenant=" + tenant, "--stream=file-x"}, "has not parked the stream file-x"},
 		"no stream":                {[]string{"retry", "documents", "--tenant=" + tenant, "--stream=x"}, "is not a stream"},
 		"one or all":               {[]string{"retry", "documents", "--tenant=" + tenant}, "either --stream KIND-ID or --all"},

@@ -45,8 +45,8 @@ the same version, fail it, and the live generation stays. One tenant's failure d
 
 // Run implements the subcommand.
 func (c ProjectionsRebuildCmd) Run(ctx context.Context) error {
-	if c.Parallel < 1 {
-		return errors.New("--parallel must be 1 or more")
+	if err := checkParallel(c.Parallel); err != nil {
+		return err
 	}
 	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		w := &works{verb: "rebuild", name: c.Name, parallel: c.Parallel, out: os.Stdout, do: o.Rebuild}
@@ -75,14 +75,24 @@ the same command also goes forward again. It needs the release whose version of 
 
 // Run implements the subcommand.
 func (c ProjectionsRollbackCmd) Run(ctx context.Context) error {
-	if c.Parallel < 1 {
-		return errors.New("--parallel must be 1 or more")
+	if err := checkParallel(c.Parallel); err != nil {
+		return err
 	}
 	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		w := &works{verb: "roll back", name: c.Name, parallel: c.Parallel, out: os.Stdout, do: o.Rollback}
 		w.opt = runner.RebuildOptions{Parallel: c.Parallel, Retiring: o.retiring(o.queue)}
 		return w.run(ctx, o, c.choice)
 	})
+}
+
+// mostParallel bounds --parallel: each rebuild keeps a connection for itself, and needs another one now and then.
+const mostParallel = 50
+
+func checkParallel(n int) error {
+	if n < 1 || n > mostParallel {
+		return fmt.Errorf("--parallel must be 1 to %d", mostParallel)
+	}
+	return nil
 }
 
 // works are rebuilds or rollbacks of a projection of several tenants.
