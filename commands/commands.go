@@ -26,7 +26,7 @@ type ObjectStore interface {
 type Config struct {
 	Store     eventstore.Store
 	Codec     *seal.Codec
-	Objects   ObjectStore
+	Objects   ObjectStore // nil in a process that takes no uploads: it refuses them
 	Provision func(ctx context.Context, tenant, database string) error
 	// MAC is HMAC under a key of the tenant: equal values meet, and a stranger who guesses one learns nothing.
 	MAC         func(ctx context.Context, tenant, purpose, value string) ([]byte, error)
@@ -45,8 +45,8 @@ type Commands struct {
 
 // New checks the configuration.
 func New(c Config) (*Commands, error) {
-	if c.Store == nil || c.Codec == nil || c.Objects == nil || c.Provision == nil || c.MAC == nil || c.Auth == nil || c.Now == nil || c.NewID == nil {
-		return nil, errors.New("commands: every field of Config but TSAProvider and Logger is required")
+	if c.Store == nil || c.Codec == nil || c.Provision == nil || c.MAC == nil || c.Auth == nil || c.Now == nil || c.NewID == nil {
+		return nil, errors.New("commands: every field of Config but Objects, TSAProvider and Logger is required")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

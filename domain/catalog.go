@@ -6,6 +6,7 @@ import (
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/file"
 	"github.com/factum-platform/factum/domain/membership"
+	"github.com/factum-platform/factum/domain/projection"
 	"github.com/factum-platform/factum/domain/tenant"
 	"github.com/factum-platform/factum/domain/timestamping"
 	"github.com/factum-platform/factum/domain/user"
@@ -17,6 +18,8 @@ func Catalog() []es.EventType {
 		es.Event[user.Registered]("user.registered").About("user_id", "email", "first_name", "last_name").WithSafe("user_id"),
 		es.Event[tenant.Created]("tenant.created").WithSafe("tenant_id", "name", "database_name", "created_by"),
 		es.Event[tenant.Provisioned]("tenant.provisioned").WithSafe("tenant_id"),
+		es.Event[tenant.Deleted]("tenant.deleted").WithSafe("tenant_id", "deleted_by"),
+		es.Event[tenant.Restored]("tenant.restored").WithSafe("tenant_id", "restored_by"),
 		es.Event[membership.Granted]("membership.granted").WithSafe("tenant_id", "user_id", "role", "granted_by"),
 		es.Event[timestamping.Enabled]("timestamping.enabled").WithSafe("provider", "by"),
 		es.Event[timestamping.Disabled]("timestamping.disabled").WithSafe("by"),
@@ -29,5 +32,6 @@ func Catalog() []es.EventType {
 		es.Event[file.TimestampAbandoned]("file.timestamp_abandoned").WithSafe("file_id", "reason"),
 		es.Event[document.Uploaded]("document.uploaded").About("uploaded_by", "filename").WithSafe("document_id", "file_id", "mime_type", "uploaded_by"),
 		es.Event[document.Deleted]("document.deleted").WithSafe("document_id", "file_id", "deleted_by"),
+		es.Event[projection.EventSkipped]("projection.event_skipped").WithSafe("projection", "stream_kind", "stream_id", "event_id", "reason", "by"),
 	}
 }

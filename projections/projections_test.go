@@ -190,6 +190,20 @@ func TestDirectoryInAnyOrder(t *testing.T) {
 	}
 }
 
+// TestATenantThatLeavesIsHidden, and shown again when it returns.
+func TestATenantThatLeavesIsHidden(t *testing.T) {
+	w := newWorld(t)
+	w.says(eventstore.PlatformTenant, tenant.Kind, tenantID,
+		tenant.Created{TenantID: tenantID, Name: "North Mill", DatabaseName: "tenant_north", CreatedBy: userID, At: at}, tenant.Provisioned{TenantID: tenantID, At: at},
+		tenant.Deleted{TenantID: tenantID, DeletedBy: "system", At: at.Add(time.Hour)})
+	const shown = `select format('%s %s %s %s', name, provisioned, is_active, updated_at) from $.tenants`
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	w.is("directory", shown, "North Mill t f 2026-11-24 10:00:00+00")
+	w.says(eventstore.PlatformTenant, tenant.Kind, tenantID, tenant.Restored{TenantID: tenantID, RestoredBy: "system", At: at.Add(2 * time.Hour)})
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	w.is("directory", shown, "North Mill t t 2026-11-24 11:00:00+00")
+}
+
 // story is a file with two documents, stamped at the second attempt.
 func story(w *world) {
 	w.says(log, file.Kind, fileID,

@@ -93,7 +93,7 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	info.BaseURL = "http://" + ln.Addr().String()
-	s.exclusive, s.log = true, log // the data folder is locked
+	s.roles, s.exclusive, s.log = allRoles, true, log // the data folder is locked
 	// The password is on disk before the account exists: a crash between the two loses nothing.
 	if err := writeDevInfo(data, info); err != nil {
 		return err

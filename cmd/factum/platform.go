@@ -22,11 +22,13 @@ import (
 	"github.com/factum-platform/factum/eventstore/seal"
 	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/infra/telemetry"
+	"github.com/factum-platform/factum/infra/tenants"
 	"github.com/factum-platform/factum/infra/tsa"
 	"github.com/factum-platform/factum/projections/audit"
 	"github.com/factum-platform/factum/projections/directory"
@@ -39,20 +41,30 @@ import (
 // settings is all that the platform needs to know of the outside.
 type settings struct {
 	databases
+	roles     roles
 	engine    engine
-	objects   objectstore.Config
-	tsa       tsa.Config
-	exclusive bool // no other process works on these databases
+	objects   objectstore.Config // with the role api
+	tsa       tsa.Config         // unless the process is a projector only
+	exclusive bool               // no other process works on these databases
 	log       *slog.Logger
 }
 
-// platform is the running composition of all rooms.
+// finishEvery is how often an API process tries to finish tenants while it cannot.
+const finishEvery = 5 * time.Second
+
+// platform is the running composition of all rooms, as far as the process's roles need them.
 type platform struct {
-	commands *commands.Commands
+	settings
+	commands *commands.Commands // nil in a process that is a projector only
 	pool     *pgxpool.Pool
+	dbs      *tenants.Databases
 	store    eventstore.Store
+	codec    *seal.Codec
+	accounts *auth.Auth         // likewise
+	contents *objectstore.Store // with the role api
+	moves    *readmodel.Moves
 	waiter   *readmodel.Waiter
-	log      *slog.Logger
+	metrics  *prometheus.Registry
 }
 
 // readModels are the projections that can be built anew at any time.
@@ -60,8 +72,8 @@ func readModels() []runner.Projection {
 	return []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection()}
 }
 
-// startPlatform wires the rooms and starts them in order: log, commands, projector, jobs, API. The listener is the API's from
-// here on.
+// startPlatform wires the rooms and starts what the roles need, in order: log, commands, jobs, projector, API. The listener is the HTTP
+// server's from here on.
 func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) (*platform, error) {
 	st.started("listener", func(context.Context) error {
 		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -69,103 +81,172 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		}
 		return nil
 	})
-	if err := guardLog(ctx, st, s); err != nil {
+	p := &platform{settings: s, moves: &readmodel.Moves{}, metrics: telemetry.Metrics(version)}
+	p.waiter = readmodel.NewWaiter(p.moves)
+	if err := p.openLog(ctx, st); err != nil {
 		return nil, err
 	}
-	pool, err := postgres.Open(ctx, s.platformDSN, 20)
-	if err != nil {
-		return nil, err
+	if s.roles.has(roleWorker) {
+		if err := p.startWorker(ctx, st); err != nil {
+			return nil, err
+		}
 	}
-	st.started("platform pool", func(context.Context) error { pool.Close(); return nil })
-	keys := keyring.Open(pool, s.kek)
-	dbs, err := s.openTenants(ctx, pool, keys)
-	if err != nil {
-		return nil, err
+	if s.roles.has(roleProjector) {
+		if err := p.startProjector(st); err != nil {
+			return nil, err
+		}
 	}
-	st.started("tenant pools", func(context.Context) error { dbs.Close(); return nil })
+	p.startServer(st, ln)
+	switch {
+	case s.roles.has(roleAPI) && s.roles.has(roleProjector):
+		return p, p.finishTenants(ctx)
+	case s.roles.has(roleAPI): // the directory moves only while some other process is a projector
+		st.background("finishing of tenants", p.finishTenantsWhenPossible)
+	}
+	return p, nil
+}
+
+// openLog opens the databases, the log and the commands.
+func (p *platform) openLog(ctx context.Context, st *stack) error {
+	if err := guardLog(ctx, st, p.settings); err != nil {
+		return err
+	}
+	var err error
+	if p.pool, err = postgres.Open(ctx, p.platformDSN, 20); err != nil {
+		return err
+	}
+	st.started("platform pool", func(context.Context) error { p.pool.Close(); return nil })
+	keys := keyring.Open(p.pool, p.kek)
+	if p.dbs, err = p.openTenants(ctx, p.pool, keys); err != nil {
+		return err
+	}
+	st.started("tenant pools", func(context.Context) error { p.dbs.Close(); return nil })
 	types, err := eventstore.NewRegistry(domain.Catalog()...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	registry := telemetry.Metrics(version)
-	store, err := openStore(ctx, s.engine, dbs, pool, s.log)
+	store, err := openStore(ctx, p.engine, p.dbs, p.pool, p.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	st.started("log", func(context.Context) error { return store.Close() })
-	if err := sameLog(ctx, pool, store); err != nil {
-		return nil, err
+	if err := sameLog(ctx, p.pool, store); err != nil {
+		return err
 	}
-	if err := rememberEngine(ctx, s); err != nil {
-		return nil, err
+	if err := rememberEngine(ctx, p.settings); err != nil {
+		return err
 	}
-	if claims, ok := store.(sweeper); ok {
-		st.background("settling of claims", func(ctx context.Context) error { return sweepClaims(ctx, claims, dbs.Tenants, s.log) })
+	if claims, ok := store.(sweeper); ok && p.roles.has(roleWorker) {
+		st.background("settling of claims", func(ctx context.Context) error { return sweepClaims(ctx, claims, p.dbs.Tenants, p.log) })
 	}
 	if w, ok := store.(watched); ok {
-		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		p.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "factum_log_stuck_tenants", Help: "Tenants whose log has grown and whose readers are not given the new events.",
 		}, func() float64 { return float64(w.Stuck()) }))
 	}
-	store = measured.Wrap(eventstore.Guard(store, types), registry)
-	objects, err := objectstore.Open(ctx, s.objects)
-	if err != nil {
-		return nil, err
+	p.store = measured.Wrap(eventstore.Guard(store, types), p.metrics)
+	p.codec = &seal.Codec{Registry: types, Keys: sealKeys{keys}}
+	if !p.roles.has(roleAPI) && !p.roles.has(roleWorker) {
+		return nil
 	}
-	stamper, err := tsa.New(s.tsa)
+	return p.openCommands(ctx, keys)
+}
+
+// openCommands prepares the use cases: for people, and for the jobs that report.
+func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err error) {
+	if p.accounts, err = auth.New(ctx, auth.Config{Pool: p.pool, Secrets: keys}); err != nil {
+		return err
+	}
+	c := commands.Config{
+		Store: p.store, Codec: p.codec, Provision: p.dbs.Provision, MAC: keys.MAC, Auth: p.accounts,
+		TSAProvider: p.tsa.Provider, Now: time.Now, NewID: uuid.NewString, Logger: p.log,
+	}
+	if p.roles.has(roleAPI) {
+		if p.contents, err = objectstore.Open(ctx, p.objects); err != nil {
+			return err
+		}
+		c.Objects = p.contents
+	}
+	p.commands, err = commands.New(c)
+	return err
+}
+
+// startWorker carries out the jobs of the sagas.
+func (p *platform) startWorker(ctx context.Context, st *stack) error {
+	stamper, err := tsa.New(p.tsa)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	st.started("time-stamping client", func(context.Context) error { stamper.Close(); return nil })
-	codec := &seal.Codec{Registry: types, Keys: sealKeys{keys}}
-	accounts, err := auth.New(ctx, auth.Config{Pool: pool, Secrets: keys})
+	queue, err := process.Workers(process.Deps{Pool: p.pool, Commands: p.commands, TSA: stamper, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive})
 	if err != nil {
-		return nil, err
-	}
-	cmds, err := commands.New(commands.Config{
-		Store: store, Codec: codec, Objects: objects, Provision: dbs.Provision, MAC: keys.MAC, Auth: accounts,
-		TSAProvider: s.tsa.Provider, Now: time.Now, NewID: uuid.NewString, Logger: s.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-
-	moves := &readmodel.Moves{}
-	waiter := readmodel.NewWaiter(moves)
-	queue, stampingSaga, err := process.Timestamping(process.Deps{
-		Pool: pool, Commands: cmds, TSA: stamper, Logger: s.log, Metrics: registry, Exclusive: s.exclusive,
-	})
-	if err != nil {
-		return nil, err
-	}
-	projector, err := runner.New(runner.Config{
-		Store: store, Codec: codec, Pool: dbs.Pool, Tenants: dbs.Tenants, Moves: moves, Logger: s.log, Registerer: registry,
-		Projections: append(readModels(), stampingSaga),
-	})
-	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := queue.Start(context.WithoutCancel(ctx)); err != nil {
-		return nil, err
+		return err
 	}
 	st.started("job queue", queue.Stop)
-	st.background("projector", projector.Run)
+	return nil
+}
 
-	server := httpapi.New(httpapi.Config{
-		Logger: s.log, Auth: accounts, Platform: pool, TenantPool: dbs.Pool, Waiter: waiter,
-		Metrics: registry, MetricsHandler: telemetry.Handler(registry), Version: version,
+// startProjector moves read models and sagas along the logs. It inserts jobs and works on none.
+func (p *platform) startProjector(st *stack) error {
+	queue, err := jobs.New(jobs.Config{Pool: p.pool, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	projector, err := runner.New(runner.Config{
+		Store: p.store, Codec: p.codec, Pool: p.dbs.Pool, Tenants: p.dbs.Tenants, Moves: p.moves, Logger: p.log, Registerer: p.metrics,
+		Projections: append(readModels(), process.Sagas(queue)...),
 	})
-	rest.Register(server.API(), rest.Deps{Commands: cmds, Server: server})
-	readapi.Register(server.API(), readapi.Deps{Server: server, Objects: objects, Roots: s.tsa.Roots})
+	if err != nil {
+		return err
+	}
+	st.background("projector", projector.Run)
+	return nil
+}
+
+// startServer serves the API, or only what shows how a process without that role does.
+func (p *platform) startServer(st *stack, ln net.Listener) {
+	c := httpapi.Config{
+		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter,
+		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
+	}
+	if p.roles.has(roleAPI) {
+		c.Auth = p.accounts
+	}
+	server := httpapi.New(c)
+	if p.roles.has(roleAPI) {
+		rest.Register(server.API(), rest.Deps{Commands: p.commands, Server: server})
+		readapi.Register(server.API(), readapi.Deps{Server: server, Objects: p.contents, Roots: p.tsa.Roots})
+	}
 	go func() {
 		if err := server.Listen(ln); err != nil {
 			st.fail(fmt.Errorf("API: %w", err))
 		}
 	}()
 	st.started("API", server.Shutdown)
+}
 
-	p := &platform{commands: cmds, pool: pool, store: store, waiter: waiter, log: s.log}
-	return p, p.finishTenants(ctx)
+// finishTenantsWhenPossible tries until it has succeeded once; the process serves meanwhile.
+func (p *platform) finishTenantsWhenPossible(ctx context.Context) error {
+	tick := time.NewTicker(finishEvery)
+	defer tick.Stop()
+	for {
+		err := p.finishTenants(ctx)
+		if err == nil {
+			<-ctx.Done()
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p.log.Warn("tenants that a crash left half made cannot be finished yet; this is tried again", "after", finishEvery, "error", err)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // finishTenants provisions what a crash left between a tenant's creation and its first use.
@@ -179,7 +260,7 @@ func (p *platform) finishTenants(ctx context.Context) error {
 	}
 	var unfinished []string
 	err = readmodel.Read(ctx, p.pool, "directory", func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, `select id::text from `+schema+`.tenants where not provisioned`)
+		rows, err := tx.Query(ctx, `select id::text from `+schema+`.tenants where not provisioned and is_active`)
 		if err != nil {
 			return err
 		}

@@ -32,11 +32,12 @@ type logServers struct {
 	LogFormat   string `name:"log-format" env:"FACTUM_LOG_FORMAT" default:"json" enum:"json,text" help:"Form of the log: ${enum}."`
 }
 
-// ServeCmd runs API, projector and job queue.
+// ServeCmd runs API, projector and workers, or some of them.
 type ServeCmd struct {
 	logServers
-	Listen     string `env:"FACTUM_LISTEN" default:"127.0.0.1:4999" help:"Address of the API (${env}). It speaks plain HTTP: put a TLS proxy in front of it."`
-	EventStore string `name:"event-store" env:"FACTUM_EVENT_STORE" default:"postgres" enum:"postgres,eventstoredb" help:"Engine that holds the logs (${env}): ${enum}."`
+	Listen     string   `env:"FACTUM_LISTEN" default:"127.0.0.1:4999" help:"Address of the API, /health and /metrics (${env}). It speaks plain HTTP: put a TLS proxy in front of it."`
+	Roles      []string `name:"roles" env:"FACTUM_ROLES" default:"api,projector,worker" placeholder:"ROLE,…" help:"What this process does (${env}): api, projector, worker. Default: all."`
+	EventStore string   `name:"event-store" env:"FACTUM_EVENT_STORE" default:"postgres" enum:"postgres,eventstoredb" help:"Engine that holds the logs (${env}): ${enum}."`
 
 	S3Endpoint      string `name:"s3-endpoint" env:"FACTUM_S3_ENDPOINT" placeholder:"URL" help:"S3 server: https://host:port (${env})."`
 	S3Region        string `name:"s3-region" env:"FACTUM_S3_REGION" default:"us-east-1" help:"Its region (${env})."`
@@ -47,6 +48,12 @@ type ServeCmd struct {
 	TSAURL      string `name:"tsa-url" env:"FACTUM_TSA_URL" placeholder:"URL" help:"RFC 3161 authority (${env})."`
 	TSARoots    string `name:"tsa-roots" env:"FACTUM_TSA_ROOTS" placeholder:"FILE" help:"PEM file with the roots that its certificate must chain to (${env})."`
 	TSAProvider string `name:"tsa-provider" env:"FACTUM_TSA_PROVIDER" default:"tsa" help:"Its short name, shown as tsa_provider (${env})."`
+}
+
+// Validate refuses wrong usage before anything is done.
+func (c ServeCmd) Validate() error {
+	_, err := parseRoles(c.Roles)
+	return err
 }
 
 // Run implements the subcommand. It returns when ctx ends, after running requests were finished and everything was stopped.
@@ -64,7 +71,7 @@ func (c ServeCmd) Run(ctx context.Context) (err error) {
 	if err := c.start(ctx, st, s, ln); err != nil {
 		return err
 	}
-	fmt.Printf("ready http://%s\n", ln.Addr())
+	fmt.Printf("ready http://%s roles %s\n", ln.Addr(), s.roles)
 	select {
 	case <-ctx.Done():
 		s.log.Info("stopping")
@@ -143,32 +150,39 @@ func (c ServeCmd) settings(ctx context.Context) (s settings, err error) {
 	if err := c.validate(c.EventStore); err != nil {
 		return s, err
 	}
+	if s.log, err = c.logger(); err != nil {
+		return s, err
+	}
+	if s.roles, err = parseRoles(c.Roles); err != nil {
+		return s, err
+	}
+	s.engine = engine{name: c.EventStore, esdb: c.ESDB}
+	if s.tsa, err = c.authority(ctx, s.roles, s.log); err != nil || !s.roles.has(roleAPI) {
+		return s, err
+	}
+	s.objects, err = c.s3(ctx)
+	return s, err
+}
+
+// s3 reads where the contents of files lie, and asks for the bucket before anything is made. Only the API needs it.
+func (c ServeCmd) s3(ctx context.Context) (o objectstore.Config, err error) {
 	secret, err := c.s3Secret()
 	if err != nil {
-		return s, err
+		return o, err
 	}
 	err = given(
 		setting{c.S3Endpoint, "--s3-endpoint", "FACTUM_S3_ENDPOINT", "the URL of the S3 server (https://host:port)"},
 		setting{c.S3AccessKey, "--s3-access-key", "FACTUM_S3_ACCESS_KEY", "its access key"},
 		setting{secret, "--s3-secret-key-file", "FACTUM_S3_SECRET_KEY", "its secret key"},
-		setting{c.TSAURL, "--tsa-url", "FACTUM_TSA_URL", "the URL of an RFC 3161 time-stamping authority"},
-		setting{c.TSARoots, "--tsa-roots", "FACTUM_TSA_ROOTS", "a PEM file with the roots that the authority's certificate must chain to"},
 	)
 	if err != nil {
-		return s, err
+		return o, err
 	}
-	if s.log, err = c.logger(); err != nil {
-		return s, err
+	o = objectstore.Config{AccessKey: c.S3AccessKey, SecretKey: secret, Bucket: c.S3Bucket, Region: c.S3Region}
+	if o.Endpoint, o.TLS, err = s3Address(c.S3Endpoint); err != nil {
+		return o, err
 	}
-	s.engine = engine{name: c.EventStore, esdb: c.ESDB}
-	s.objects = objectstore.Config{AccessKey: c.S3AccessKey, SecretKey: secret, Bucket: c.S3Bucket, Region: c.S3Region}
-	if s.objects.Endpoint, s.objects.TLS, err = s3Address(c.S3Endpoint); err != nil {
-		return s, err
-	}
-	if s.tsa, err = c.authority(ctx, s.log); err != nil {
-		return s, err
-	}
-	return s, c.reachS3(ctx, s.objects)
+	return o, c.reachS3(ctx, o)
 }
 
 func (c ServeCmd) s3Secret() (string, error) {
@@ -191,7 +205,7 @@ func s3Address(endpoint string) (hostPort string, tls bool, err error) {
 	return u.Host, u.Scheme == "https", nil
 }
 
-// reachS3 asks for the bucket before anything is made.
+// reachS3 asks for the bucket.
 func (c ServeCmd) reachS3(ctx context.Context, o objectstore.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
@@ -201,8 +215,19 @@ func (c ServeCmd) reachS3(ctx context.Context, o objectstore.Config) error {
 	return nil
 }
 
-// authority reads the roots. An authority that is away is only logged: uploads do not wait for it.
-func (c ServeCmd) authority(ctx context.Context, log *slog.Logger) (tsa.Config, error) {
+// authority reads who time-stamps: a worker asks the authority, and the API verifies what it answered. An authority that is away is only
+// logged: uploads do not wait for it.
+func (c ServeCmd) authority(ctx context.Context, r roles, log *slog.Logger) (tsa.Config, error) {
+	if !r.has(roleAPI) && !r.has(roleWorker) {
+		return tsa.Config{}, nil
+	}
+	err := given(
+		setting{c.TSAURL, "--tsa-url", "FACTUM_TSA_URL", "the URL of an RFC 3161 time-stamping authority"},
+		setting{c.TSARoots, "--tsa-roots", "FACTUM_TSA_ROOTS", "a PEM file with the roots that the authority's certificate must chain to"},
+	)
+	if err != nil {
+		return tsa.Config{}, err
+	}
 	roots, err := c.roots()
 	if err != nil {
 		return tsa.Config{}, err
@@ -213,6 +238,9 @@ func (c ServeCmd) authority(ctx context.Context, log *slog.Logger) (tsa.Config, 
 		return out, fmt.Errorf("--tsa-url (FACTUM_TSA_URL): %w", err)
 	}
 	client.Close()
+	if !r.has(roleWorker) {
+		return out, nil // only workers ask it
+	}
 	u, err := url.Parse(c.TSAURL)
 	if err != nil {
 		return out, fmt.Errorf("--tsa-url (FACTUM_TSA_URL): %w", err)

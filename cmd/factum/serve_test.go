@@ -147,7 +147,7 @@ func (p *running) ready() devInfo {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, rest, _ := strings.Cut(p.output.String(), "ready ")
-	base, _, _ := strings.Cut(rest, "\n")
+	base, _, _ := strings.Cut(rest, " ")
 	return devInfo{BaseURL: base}
 }
 

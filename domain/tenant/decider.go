@@ -23,13 +23,28 @@ type Create struct {
 // Provision says that the database is ready.
 type Provision struct{ At time.Time }
 
+// Delete asks that the tenant is served no longer.
+type Delete struct {
+	By string
+	At time.Time
+}
+
+// Restore asks that a deleted tenant is served again. Its database must be there.
+type Restore struct {
+	By string
+	At time.Time
+}
+
 func (Create) isTenantCommand()    {}
 func (Provision) isTenantCommand() {}
+func (Delete) isTenantCommand()    {}
+func (Restore) isTenantCommand()   {}
 
 // State is what is known of a tenant.
 type State struct {
 	Exists       bool
 	Provisioned  bool
+	Deleted      bool
 	ID           string
 	Name         string
 	DatabaseName string
@@ -37,7 +52,7 @@ type State struct {
 	CreatedAt    time.Time
 }
 
-// Decider decides about one tenant. Refusals: tenant.name, tenant.exists, tenant.unknown.
+// Decider decides about one tenant. Refusals: tenant.name, tenant.exists, tenant.unknown, tenant.deleted.
 var Decider = es.Decider[State, Command, Event]{
 	Initial: func() State { return State{} },
 	Decide: func(s State, c Command) ([]Event, error) {
@@ -55,10 +70,29 @@ var Decider = es.Decider[State, Command, Event]{
 			if !s.Exists {
 				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
 			}
+			if s.Deleted {
+				return nil, es.Refuse("tenant.deleted", "This tenant was deleted.")
+			}
 			if s.Provisioned {
 				return nil, nil
 			}
 			return []Event{Provisioned{TenantID: s.ID, At: c.At}}, nil
+		case Delete:
+			if !s.Exists {
+				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
+			}
+			if s.Deleted {
+				return nil, nil
+			}
+			return []Event{Deleted{TenantID: s.ID, DeletedBy: c.By, At: c.At}}, nil
+		case Restore:
+			if !s.Exists {
+				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
+			}
+			if !s.Deleted {
+				return nil, nil
+			}
+			return []Event{Restored{TenantID: s.ID, RestoredBy: c.By, At: c.At}}, nil
 		default:
 			return nil, es.Refuse("tenant.command", "Unknown command %T.", c)
 		}
@@ -69,6 +103,10 @@ var Decider = es.Decider[State, Command, Event]{
 			return State{Exists: true, ID: e.TenantID, Name: e.Name, DatabaseName: e.DatabaseName, CreatedBy: e.CreatedBy, CreatedAt: e.At}
 		case Provisioned:
 			s.Provisioned = true
+		case Deleted:
+			s.Deleted = true
+		case Restored:
+			s.Deleted = false
 		}
 		return s
 	},

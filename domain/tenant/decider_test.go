@@ -26,6 +26,29 @@ func TestTenant(t *testing.T) {
 	given(t, created, ready).When(Provision{At: at}).Then()
 }
 
+func TestATenantLeavesAndReturns(t *testing.T) {
+	at := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
+	created := Created{TenantID: "t", Name: "North Mill", DatabaseName: "db", CreatedBy: "u", At: at}
+	ready := Provisioned{TenantID: "t", At: at}
+	gone := Deleted{TenantID: "t", DeletedBy: "v", At: at}
+	back := Restored{TenantID: "t", RestoredBy: "v", At: at}
+	leave, restore := Delete{By: "v", At: at}, Restore{By: "v", At: at}
+	given(t).When(leave).Refused("tenant.unknown")
+	given(t).When(restore).Refused("tenant.unknown")
+	given(t, created, ready).When(leave).Then(gone)
+	given(t, created).When(leave).Then(gone) // half made
+	given(t, created, ready, gone).When(leave).Then()
+	given(t, created, gone).When(Provision{At: at}).Refused("tenant.deleted")
+	given(t, created, ready, gone).When(Create{TenantID: "t", Name: "North Mill", DatabaseName: "db", By: "u", At: at}).Refused("tenant.exists")
+	given(t, created, ready).When(restore).Then()
+	given(t, created, ready, gone).When(restore).Then(back)
+	given(t, created, ready, gone, back).When(restore).Then()
+	given(t, created, ready, gone, back).When(leave).Then(gone)
+	if s := Decider.Fold(Decider.Initial(), created, ready, gone, back); s.Deleted || !s.Provisioned || s.Name != "North Mill" {
+		t.Errorf("%+v", s)
+	}
+}
+
 func given(t *testing.T, facts ...Event) es.Story[State, Command, Event] {
 	t.Helper()
 	return es.Given(t, Decider, facts...)

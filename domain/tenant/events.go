@@ -1,4 +1,5 @@
-// Package tenant decides about tenants: that one was created and that its database is ready. Its log is the platform's.
+// Package tenant decides about tenants: that one was created, that its database is ready, that it was deleted and came back. Its log is the
+// platform's.
 package tenant
 
 import "time"
@@ -24,5 +25,22 @@ type Provisioned struct {
 	At       time.Time `json:"at"`
 }
 
+// Deleted says that the tenant is served no longer. Its name and its members stay known, so that it can come back; its database is taken
+// out of service after this fact, and dropped later.
+type Deleted struct {
+	TenantID  string    `json:"tenant_id"`
+	DeletedBy string    `json:"deleted_by"`
+	At        time.Time `json:"at"`
+}
+
+// Restored says that a deleted tenant is served again, with the members that it had.
+type Restored struct {
+	TenantID   string    `json:"tenant_id"`
+	RestoredBy string    `json:"restored_by"`
+	At         time.Time `json:"at"`
+}
+
 func (Created) isTenantEvent()     {}
 func (Provisioned) isTenantEvent() {}
+func (Deleted) isTenantEvent()     {}
+func (Restored) isTenantEvent()    {}

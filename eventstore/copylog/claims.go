@@ -39,26 +39,30 @@ func outstanding(ctx context.Context, tenant eventstore.TenantID, from, to event
 	return d, err
 }
 
-// take returns what the stream's next append is to give and take.
-func (d *debts) take(s eventstore.StreamID) []eventstore.Claim {
-	var out []eventstore.Claim
-	for _, h := range d.gives[s] {
-		out = append(out, eventstore.Claim{Scope: h.Scope, Key: h.Key, Give: true})
-		delete(d.held, value{h.Scope, h.Key})
-	}
-	delete(d.gives, s)
-	var later []eventstore.Held
-	for _, h := range d.takes[s] {
-		if d.held[value{h.Scope, h.Key}] {
-			later = append(later, h)
-			continue
+// settle returns what the next append, to these streams, is to give and take.
+func (d *debts) settle(streams []eventstore.StreamID) [][]eventstore.Claim {
+	out := make([][]eventstore.Claim, len(streams))
+	for i, s := range streams {
+		for _, h := range d.gives[s] {
+			out[i] = append(out[i], eventstore.Claim{Scope: h.Scope, Key: h.Key, Give: true})
+			delete(d.held, value{h.Scope, h.Key})
 		}
-		out = append(out, eventstore.Claim{Scope: h.Scope, Key: h.Key})
+		delete(d.gives, s)
 	}
-	if len(later) > 0 {
-		d.takes[s] = later
-	} else {
-		delete(d.takes, s)
+	for i, s := range streams {
+		var later []eventstore.Held
+		for _, h := range d.takes[s] {
+			if d.held[value{h.Scope, h.Key}] {
+				later = append(later, h)
+				continue
+			}
+			out[i] = append(out[i], eventstore.Claim{Scope: h.Scope, Key: h.Key})
+		}
+		if len(later) > 0 {
+			d.takes[s] = later
+		} else {
+			delete(d.takes, s)
+		}
 	}
 	return out
 }

@@ -74,6 +74,54 @@ func Compare(ctx context.Context, tenant eventstore.TenantID, from, to eventstor
 	return r, still(ctx, tenant, from, head)
 }
 
+// CompareClaims compares the claims alone: nil when both logs hold the same. It is for a source whose writers are at rest.
+func CompareClaims(ctx context.Context, tenant eventstore.TenantID, from, to eventstore.Log) error {
+	r := Report{}
+	if err := r.compareClaims(ctx, tenant, from, to, [2]*Sum{NewSum(), NewSum()}); err != nil {
+		return err
+	}
+	if r.Difference != nil {
+		return r.Difference
+	}
+	return nil
+}
+
+// CompareEvents compares the events behind one position and up to another, positions included, of logs that number them alike; the source may
+// go on to be written to. Nil when they are the same; else the error is a *[DifferenceError] or what an engine answered.
+func CompareEvents(ctx context.Context, tenant eventstore.TenantID, from, to eventstore.Log, after, until eventstore.Position, progress Progress) error {
+	if after == until {
+		return nil
+	}
+	readers := [2]*reader{newReader(from, until), newReader(to, until)}
+	readers[0].after, readers[1].after = after, after
+	for index := uint64(after) + 1; ; index++ {
+		var recs [2]eventstore.Recorded
+		var there [2]bool
+		for i := range readers {
+			var err error
+			if recs[i], there[i], err = readers[i].peek(ctx); err != nil {
+				return fmt.Errorf("copylog: the %s of %s: %w", side(i), tenant, err)
+			}
+			if there[i] {
+				readers[i].advance()
+			}
+		}
+		if !there[0] && !there[1] {
+			return nil
+		}
+		reason := difference(index, recs, there)
+		if reason == "" && recs[0].Position != recs[1].Position {
+			reason = fmt.Sprintf("event %d lies at position %d in the source and at %d in the target", index, recs[0].Position, recs[1].Position)
+		}
+		if reason != "" {
+			return &DifferenceError{tenant, index, reason}
+		}
+		if progress != nil {
+			progress(index-uint64(after), recs[0].Position)
+		}
+	}
+}
+
 func difference(index uint64, recs [2]eventstore.Recorded, there [2]bool) string {
 	switch {
 	case !there[1]:

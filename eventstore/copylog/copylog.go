@@ -2,7 +2,8 @@
 // bytes of the data, metadata and claims stay what they are; only positions and the engine's clock are the target's own.
 //
 // A copy keeps no state: what the target holds already must be a beginning of the source, and the copy goes on behind it. So it may be
-// killed at any point and repeated. It is meant for a source whose writers are at rest and notices when they are not.
+// killed at any point and repeated. [Copy] is meant for a source whose writers are at rest and notices when they are not; a [Copier] follows
+// a source that is written to.
 package copylog
 
 import (
@@ -58,105 +59,216 @@ func (e *DifferenceError) Error() string {
 	return fmt.Sprintf("copylog: the logs of %s differ: %s; nothing was overwritten", e.Tenant, e.Reason)
 }
 
-// Copy appends to the target what it lacks of the source. Errors: *[DifferenceError] for a target that holds something else than a
-// beginning of the source, *[MovedError], or what an engine answered; after any of them the copy may be repeated. The caller makes
-// sure that nobody else writes to the target.
+// Copy appends to the target what it lacks of a source whose writers are at rest. Errors: *[DifferenceError] for a target that holds
+// something else than a beginning of the source, *[MovedError], or what an engine answered; after any of them the copy may be repeated.
+// The caller makes sure that nobody else writes to the target.
 func Copy(ctx context.Context, tenant eventstore.TenantID, from, to eventstore.Log, progress Progress) (Copied, error) {
-	if progress == nil {
-		progress = func(uint64, eventstore.Position) {}
-	}
-	head, err := from.Head(ctx)
+	c := Copier{Tenant: tenant, From: from, To: to, Progress: progress}
+	out, err := c.Run(ctx)
 	if err != nil {
-		return Copied{}, fmt.Errorf("copylog: the source of %s: %w", tenant, err)
-	}
-	out := Copied{Source: head}
-	source := newReader(from, head)
-	if out.Found, err = skip(ctx, tenant, source, newReader(to, 0), progress); err != nil {
 		return out, err
 	}
-	owed, err := outstanding(ctx, tenant, from, to)
+	return out, still(ctx, tenant, from, out.Source)
+}
+
+// Copier copies one tenant's log again and again, while others write to the source, and so stays near its end: it remembers up to where
+// both are the same, and goes on behind that. It is for one goroutine.
+type Copier struct {
+	Tenant   eventstore.TenantID
+	From, To eventstore.Log
+	// MultiStream says that the target takes appends to several streams at once (see [eventstore.Caps]): a copy is then far faster.
+	MultiStream bool
+	// SamePositions says that events must come to lie at the positions of the source, as they do from one gapless engine to another.
+	SamePositions bool
+	Progress      Progress // optional
+
+	here, there eventstore.Position // both logs are the same up to there
+	events      uint64              // that lie before
+}
+
+// Run copies what the source holds when it begins. When it returns without an error, the target is the same up to Copied.Source; the claims
+// are too, if nobody writes to the source. Errors: *[DifferenceError], or what an engine answered; it may be repeated.
+func (c *Copier) Run(ctx context.Context) (Copied, error) {
+	if c.Progress == nil {
+		c.Progress = func(uint64, eventstore.Position) {}
+	}
+	head, err := c.From.Head(ctx)
+	if err != nil {
+		return Copied{}, fmt.Errorf("copylog: the source of %s: %w", c.Tenant, err)
+	}
+	source := &batches{reader: newReader(c.From, head), several: c.MultiStream}
+	source.after = c.here
+	if err := c.skip(ctx, source.reader); err != nil {
+		return Copied{Found: c.events, Source: head}, err
+	}
+	out := Copied{Found: c.events, Source: head}
+	owed, err := outstanding(ctx, c.Tenant, c.From, c.To)
 	if err != nil {
 		return out, err
 	}
 	for {
-		run, err := nextRun(ctx, source)
+		batch, err := source.next(ctx)
 		if err != nil {
-			return out, fmt.Errorf("copylog: the source of %s: %w", tenant, err)
+			return out, fmt.Errorf("copylog: the source of %s: %w", c.Tenant, err)
 		}
-		if len(run) == 0 {
-			break
+		if len(batch) == 0 {
+			return out, nil
 		}
-		if err := appendRun(ctx, to, run, owed); err != nil {
-			return out, fmt.Errorf("copylog: append to the target of %s: %w", tenant, err)
+		if err := c.append(ctx, batch, owed); err != nil {
+			return out, fmt.Errorf("copylog: append to the target of %s: %w", c.Tenant, err)
 		}
-		out.Added += uint64(len(run))
-		progress(out.Found+out.Added, run[len(run)-1].Position)
+		out.Added += uint64(len(batch))
+		c.Progress(c.events, c.here)
 	}
-	if err := still(ctx, tenant, from, head); err != nil {
-		return out, err
-	}
-	return out, nil
 }
 
 // skip reads what both hold and leaves the source at the first event that the target lacks.
-func skip(ctx context.Context, tenant eventstore.TenantID, source, target *reader, progress Progress) (uint64, error) {
-	var n uint64
+func (c *Copier) skip(ctx context.Context, source *reader) error {
+	target := newReader(c.To, 0)
+	target.after = c.there
 	for {
 		there, ok, err := target.peek(ctx)
 		if err != nil {
-			return n, fmt.Errorf("copylog: the target of %s: %w", tenant, err)
+			return fmt.Errorf("copylog: the target of %s: %w", c.Tenant, err)
 		}
 		if !ok {
-			return n, nil
+			return nil
 		}
 		here, ok, err := source.peek(ctx)
 		if err != nil {
-			return n, fmt.Errorf("copylog: the source of %s: %w", tenant, err)
+			return fmt.Errorf("copylog: the source of %s: %w", c.Tenant, err)
 		}
-		n++
+		n := c.events + 1
 		if !ok {
-			return n, &DifferenceError{tenant, n, fmt.Sprintf("event %d of the target, %s, is not in the source", n, name(there))}
+			return &DifferenceError{c.Tenant, n, fmt.Sprintf("event %d of the target, %s, is not in the source", n, name(there))}
 		}
-		if d := differ(here, there); d != "" {
-			return n, &DifferenceError{tenant, n, fmt.Sprintf("event %d %s", n, d)}
+		if d := c.differ(here, there); d != "" {
+			return &DifferenceError{c.Tenant, n, fmt.Sprintf("event %d %s", n, d)}
 		}
 		source.advance()
 		target.advance()
-		progress(n, here.Position)
+		c.events, c.here, c.there = n, here.Position, there.Position
+		c.Progress(n, here.Position)
 	}
 }
 
-// nextRun takes the events of the next append: all of one stream, adjacent in the source.
-func nextRun(ctx context.Context, source *reader) ([]eventstore.Recorded, error) {
-	var run []eventstore.Recorded
-	size := 0
-	for len(run) < runEvents {
-		rec, ok, err := source.peek(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if !ok || (len(run) > 0 && (rec.Stream != run[0].Stream || size+len(rec.Data) > runBytes)) {
-			break
-		}
-		run = append(run, rec)
-		size += len(rec.Data)
-		source.advance()
+func (c *Copier) differ(here, there eventstore.Recorded) string {
+	if d := differ(here, there); d != "" || !c.SamePositions || here.Position == there.Position {
+		return d
 	}
-	return run, nil
+	return fmt.Sprintf("lies at position %d in the source and at %d in the target", here.Position, there.Position)
 }
 
-func appendRun(ctx context.Context, to eventstore.Log, run []eventstore.Recorded, owed *debts) error {
-	first, last := run[0], run[len(run)-1]
-	w := eventstore.Write{Stream: first.Stream, Expected: eventstore.At(first.Version - 1), Claims: owed.take(first.Stream)}
-	for _, rec := range run {
-		w.Events = append(w.Events, rec.Proposed)
+// append writes a batch: one write for each stream.
+func (c *Copier) append(ctx context.Context, batch []eventstore.Recorded, owed *debts) error {
+	var writes []eventstore.Write
+	var streams []eventstore.StreamID
+	var last []eventstore.Recorded
+	for i, rec := range batch {
+		if i == 0 || rec.Stream != batch[i-1].Stream {
+			writes = append(writes, eventstore.Write{Stream: rec.Stream, Expected: eventstore.At(rec.Version - 1)})
+			streams, last = append(streams, rec.Stream), append(last, rec)
+		}
+		w := len(writes) - 1
+		writes[w].Events = append(writes[w].Events, rec.Proposed)
+		last[w] = rec
 	}
-	out, err := to.Append(ctx, w)
+	for i, claims := range owed.settle(streams) {
+		writes[i].Claims = claims
+	}
+	out, err := c.To.Append(ctx, writes...)
 	if err != nil {
 		return err
 	}
-	if len(out) != 1 || out[0].Version != last.Version {
-		return fmt.Errorf("stream %s came to another version than %d: %+v", first.Stream, last.Version, out)
+	for i, rec := range last {
+		if len(out) != len(last) || out[i].Version != rec.Version {
+			return fmt.Errorf("stream %s came to another version than %d: %+v", rec.Stream, rec.Version, out)
+		}
+		if c.SamePositions && out[i].Position != rec.Position {
+			return fmt.Errorf("%s came to position %d and not to %d: somebody else writes to the target", name(rec), out[i].Position, rec.Position)
+		}
+	}
+	c.events += uint64(len(batch))
+	c.here, c.there = batch[len(batch)-1].Position, out[len(out)-1].Position
+	return nil
+}
+
+// batches groups a log into appends.
+type batches struct {
+	*reader
+	several bool // streams in one append
+	group   run  // that did not fit into the last one
+}
+
+// run is what one append can hold: adjacent events, each stream once.
+type run struct {
+	events []eventstore.Recorded
+	seen   map[eventstore.StreamID]bool
+	size   int // bytes of data
+}
+
+// takes tells whether rec may follow: its stream is the last one's, or a new one if several are allowed.
+func (r *run) takes(rec eventstore.Recorded, several bool) bool {
+	return len(r.events) == 0 || rec.Stream == r.events[len(r.events)-1].Stream || (several && !r.seen[rec.Stream])
+}
+
+func (r *run) add(rec eventstore.Recorded) {
+	if r.seen == nil {
+		r.seen = map[eventstore.StreamID]bool{}
+	}
+	r.seen[rec.Stream] = true
+	r.events, r.size = append(r.events, rec), r.size+len(rec.Data)
+}
+
+// next takes the events of the next append. What one command wrote stays together, so that a claim passes from one stream to another as
+// it did.
+func (b *batches) next(ctx context.Context) ([]eventstore.Recorded, error) {
+	var batch run
+	for {
+		if len(b.group.events) == 0 {
+			if err := b.nextGroup(ctx); err != nil {
+				return nil, err
+			}
+		}
+		n := len(b.group.events)
+		fits := n > 0 && (len(batch.events) == 0 || (len(batch.events)+n <= runEvents && batch.size+b.group.size <= runBytes))
+		for i, rec := range b.group.events {
+			if fits && (i == 0 || rec.Stream != b.group.events[i-1].Stream) {
+				fits = batch.takes(rec, b.several) && (i == 0 || !batch.seen[rec.Stream])
+			}
+		}
+		if !fits {
+			return batch.events, nil
+		}
+		for _, rec := range b.group.events {
+			batch.add(rec)
+		}
+		b.group = run{}
+	}
+}
+
+// nextGroup takes what one command wrote, as far as one append can hold it.
+func (b *batches) nextGroup(ctx context.Context) error {
+	events, bytes := runEvents, runBytes
+	if b.several {
+		events, bytes = eventstore.MaxAppendEvents, eventstore.MaxAppendBytes
+	}
+	for len(b.group.events) < events {
+		rec, ok, err := b.peek(ctx)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		if len(b.group.events) > 0 {
+			first := b.group.events[0].Meta
+			if rec.Meta.Command != first.Command || rec.Meta.Actor != first.Actor || b.group.size+len(rec.Data) > bytes || !b.group.takes(rec, b.several) {
+				return nil
+			}
+		}
+		b.group.add(rec)
+		b.advance()
 	}
 	return nil
 }

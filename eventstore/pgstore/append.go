@@ -29,11 +29,13 @@ type failure struct {
 	again  bool   // another attempt may succeed
 	maybe  bool   // it may have been carried out nevertheless (promise A7)
 	member bool   // one of the appends is at fault, not the server
+	closed bool   // the log is closed to appends: another attempt may succeed, soon or elsewhere
 	what   string // what is wrong with the server and what to do, with %s for the setting that says where it is
 }
 
 // failures maps SQLSTATE codes, or their classes, to what follows. This is the one place.
 var failures = map[string]failure{
+	"ES001": {closed: true, what: "it is closed to appends, because the tenant moves or leaves; see 'factum tenants show'"},
 	"40":    {again: true, what: "it undid the append for the sake of another"},                           // serialization failure, deadlock
 	"55P03": {again: true, what: "another process holds the log's counter; look for a stuck transaction"}, // lock timeout
 	"57P01": {again: true, maybe: true, what: "it is being shut down"},
@@ -124,11 +126,17 @@ func (l *log) Append(ctx context.Context, writes ...eventstore.Write) ([]eventst
 			return nil, &eventstore.UnavailableError{Tenant: l.tenant, Reason: gaveUp, Maybe: !l.withdraw(p), Err: ctx.Err()}
 		}
 	}
+	var closed *ClosedError
 	switch {
 	case a.err == nil && a.refused == "":
 		return a.done, nil
 	case a.err == nil:
 		return l.explain(ctx, writes, a)
+	case errors.As(a.err, &closed): // to readers it is open: what was written before is known
+		if out, err := l.replayedAll(ctx, writes); out != nil || err != nil {
+			return out, err
+		}
+		return nil, a.err
 	}
 	var pg *pgconn.PgError
 	if !errors.As(a.err, &pg) || !failureOf(a.err).member {
@@ -165,6 +173,15 @@ func (l *log) explain(ctx context.Context, writes []eventstore.Write, a answer) 
 		return nil, &eventstore.ConflictError{Stream: w.Stream, Expected: w.Expected, Actual: a.found}
 	}
 	return nil, fmt.Errorf("pgstore: append to tenant %s: refused for no reason that can be found: %w", l.tenant, a.err)
+}
+
+// replayedAll is replayed for a log that is closed.
+func (l *log) replayedAll(ctx context.Context, writes []eventstore.Write) ([]eventstore.Appended, error) {
+	pool, err := l.pool(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.replayed(ctx, pool, writes)
 }
 
 // replayed answers an append whose event ids are in the log already: nil when none is.

@@ -19,6 +19,9 @@ const (
 	longestGather = 200 * time.Microsecond
 	// statementTimeout bounds one statement with all its repetitions.
 	statementTimeout = 30 * time.Second
+	// closedPatience bounds how long an append waits for a closed log to be opened, here or elsewhere; closedPause lies between two attempts.
+	closedPatience = 5 * time.Second
+	closedPause    = 20 * time.Millisecond
 )
 
 // lane carries the appends of one tenant: one statement at a time, and all that arrive meanwhile go together in the next. So a busy
@@ -207,11 +210,12 @@ func (l *log) carry(ctx context.Context, batch []*pending) {
 	answerAll(batch, answer{err: err})
 }
 
-// send executes the statement, again if the server undid it or could not be reached.
+// send executes the statement, again if the server undid it or could not be reached, or while the log is closed.
 func (l *log) send(ctx context.Context, batch []*pending) ([]answer, error) {
 	args := arguments(batch)
 	maybe := false // an attempt may have been carried out
-	for try := 0; ; try++ {
+	try, patience := 0, time.Time{}
+	for {
 		answers, err := l.execute(ctx, args, batch)
 		if err == nil {
 			l.store.ring(l.tenant)
@@ -220,7 +224,20 @@ func (l *log) send(ctx context.Context, batch []*pending) ([]answer, error) {
 		f := failureOf(err)
 		maybe = maybe || f.maybe
 		if f.again && try < sendRetries && wait(ctx, tail.Pause(try)) {
+			try++
 			continue
+		}
+		if f.closed {
+			if patience.IsZero() {
+				patience = time.Now().Add(closedPatience)
+			}
+			if err := l.store.shut(ctx, string(l.tenant)); err != nil && ctx.Err() == nil {
+				l.store.logger.WarnContext(ctx, "where a tenant's closed log lies now cannot be found out", "tenant", l.tenant, "error", err)
+			}
+			if time.Now().Before(patience) && wait(ctx, closedPause) {
+				continue
+			}
+			err = closedError(err)
 		}
 		if f.member {
 			return nil, err

@@ -49,6 +49,9 @@ type Config struct {
 	Notify    *pgxpool.Pool
 	Setting   string       // optional
 	Logger    *slog.Logger // nil means slog.Default()
+	// Closed is called when an append finds the log closed, see [Close]: it makes Databases look anew where the log lies, and opens one that
+	// nobody means to move any more. The append then tries again, for some seconds. Its error is logged. Optional.
+	Closed func(ctx context.Context, tenant string) error
 }
 
 // Store implements [eventstore.Store].
@@ -57,6 +60,8 @@ type Store struct {
 	bell      eventstore.Bell
 	notifier  *notifier
 	setting   string
+	shut      func(ctx context.Context, tenant string) error
+	logger    *slog.Logger
 	closed    context.Context
 	close     context.CancelFunc
 
@@ -76,7 +81,10 @@ func Open(_ context.Context, c Config) (*Store, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Store{databases: c.Databases, setting: c.Setting, lanes: map[eventstore.TenantID]*lane{}}
+	if c.Closed == nil {
+		c.Closed = func(context.Context, string) error { return nil }
+	}
+	s := &Store{databases: c.Databases, setting: c.Setting, shut: c.Closed, logger: c.Logger, lanes: map[eventstore.TenantID]*lane{}}
 	s.closed, s.close = context.WithCancel(context.Background())
 	if c.Notify != nil {
 		s.notifier = startNotifier(c.Notify, &s.bell, c.Logger)

@@ -240,7 +240,7 @@ func TestTortureCatchesASequence(t *testing.T) {
 		`alter table es.head rename to counter`,
 		// Through a function, because an update locks the rows that a view reads, and a sequence's cannot be locked.
 		`create function es.drawn() returns bigint language sql as 'select last_value from es.torture'`,
-		`create view es.head as select true as one, es.drawn() as pos`,
+		`create view es.head as select true as one, es.drawn() as pos, null::uuid as closed`,
 		`create function es.draw() returns trigger language plpgsql as $$ begin new.pos := nextval('es.torture'); return new; end $$`,
 		`create trigger draw instead of update on es.head for each row execute function es.draw()`,
 		`grant usage, select on es.torture to factum_tenant`,

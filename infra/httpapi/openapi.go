@@ -41,9 +41,12 @@ type root struct {
 	}
 }
 
-// registerHealth registers the two routes that say that the process answers; they check nothing.
+// registerHealth registers the route that says that the process answers; it checks nothing.
 func (s *Server) registerHealth() {
 	Route(s.api, Op{ID: "health", Method: http.MethodGet, Path: "/health", Summary: "Whether the process answers", Tag: "health"}, s.health)
+}
+
+func (s *Server) registerRoot() {
 	Route(s.api, Op{ID: "root", Method: http.MethodGet, Path: "/", Summary: "What is served here", Tag: "health"}, s.root)
 }
 

@@ -51,8 +51,10 @@ type Config struct {
 	// MetricsHandler is served at /metrics, to everybody who reaches the listener; nil serves nothing there.
 	MetricsHandler http.Handler
 	Version        string
-	Origins        []string // that browsers may call from (CORS); empty allows none but the server's own
-	Now            func() time.Time
+	// ProbesOnly serves /health and /metrics and nothing else, for a process that is to be observed but is not the API.
+	ProbesOnly bool
+	Origins    []string // that browsers may call from (CORS); empty allows none but the server's own
+	Now        func() time.Time
 }
 
 // Server serves the API. It is safe for concurrent use once all routes are registered.
@@ -66,7 +68,7 @@ type Server struct {
 	docs    documents
 }
 
-// New returns a server with the routes that are not about data: /, /health, the documentation, /metrics.
+// New returns a server with the routes that are not about data: /, /health, the documentation, /metrics; see [Config.ProbesOnly].
 func New(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -103,7 +105,10 @@ func New(c Config) *Server {
 	s.api = humafiber.New(s.app, openAPIConfig(c.Version))
 	s.api.UseMiddleware(s.guard)
 	s.registerHealth()
-	s.registerDocs()
+	if !c.ProbesOnly {
+		s.registerRoot()
+		s.registerDocs()
+	}
 	if c.MetricsHandler != nil {
 		s.app.Get("/metrics", adaptor.HTTPHandler(c.MetricsHandler))
 	}
@@ -181,7 +186,7 @@ func (s *Server) answerError(c fiber.Ctx, err error) error {
 	case errors.As(err, &status) && status.Code == http.StatusMethodNotAllowed && c.Method() == http.MethodOptions:
 		return c.SendStatus(http.StatusNoContent) // the router has set Allow
 	case errors.As(err, &status) && status.Code < http.StatusInternalServerError:
-		p = NewProblem(status.Code, "", statusDetail(status.Code))
+		p = NewProblem(status.Code, "", s.statusDetail(status.Code))
 	default:
 		p = Internal(err)
 	}
@@ -220,9 +225,12 @@ func (s *Server) refuseUnknownMethods() {
 	}
 }
 
-func statusDetail(status int) string {
+func (s *Server) statusDetail(status int) string {
 	switch status {
 	case http.StatusNotFound:
+		if s.c.ProbesOnly {
+			return "This process serves /health and /metrics only; the API is served by processes with the role api."
+		}
 		return "There is nothing at this path; see /api/docs."
 	case http.StatusMethodNotAllowed:
 		return "This path does not take this method; see the header Allow."

@@ -70,10 +70,10 @@ func Migrate(ctx context.Context, adminDSN string) (err error) {
 	return nil
 }
 
-// Config describes a client. Pool and Workers are required.
+// Config describes a client. Pool is required.
 type Config struct {
 	Pool        *pgxpool.Pool
-	Workers     *river.Workers
+	Workers     *river.Workers        // nil: the client only inserts and cannot be started
 	Concurrency int                   // jobs at once in this process; 0 means 8
 	Logger      *slog.Logger          // nil means slog.Default()
 	Metrics     prometheus.Registerer // nil: factum_jobs_ready is not measured
@@ -90,8 +90,8 @@ type Client struct {
 
 // New checks the configuration, registers the metric and starts nothing.
 func New(c Config) (*Client, error) {
-	if c.Pool == nil || c.Workers == nil {
-		return nil, errors.New("jobs: Pool and Workers are required")
+	if c.Pool == nil {
+		return nil, errors.New("jobs: Pool is required")
 	}
 	if c.Concurrency == 0 {
 		c.Concurrency = 8
@@ -99,16 +99,18 @@ func New(c Config) (*Client, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	client, err := river.NewClient(riverpgxv5.New(c.Pool), &river.Config{
+	rc := &river.Config{
 		Schema:               schema,
-		Queues:               map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: c.Concurrency}},
-		Workers:              c.Workers,
 		Logger:               c.Logger,
 		JobTimeout:           jobTimeout,
 		RescueStuckJobsAfter: rescueAfter,
 		RetryPolicy:          retry{},
 		MaxAttempts:          math.MaxInt16, // the column's limit, 22 days: only failures of our own infrastructure count, and those are waited out
-	})
+	}
+	if c.Workers != nil {
+		rc.Workers, rc.Queues = c.Workers, map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: c.Concurrency}}
+	}
+	client, err := river.NewClient(riverpgxv5.New(c.Pool), rc)
 	if err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}

@@ -245,7 +245,7 @@ func TestRetriesAreSpacedAndNeverMoreThanAMinute(t *testing.T) {
 }
 
 func TestWhatIsMissing(t *testing.T) {
-	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Pool and Workers are required") {
+	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Pool is required") {
 		t.Errorf("no pool: %v", err)
 	}
 	if err := Migrate(t.Context(), "postgres://user:hunter2@host:port/"); err == nil || strings.Contains(err.Error(), "hunter2") {

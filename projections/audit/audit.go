@@ -8,6 +8,7 @@ import (
 
 	"github.com/factum-platform/factum/domain/document"
 	"github.com/factum-platform/factum/domain/file"
+	"github.com/factum-platform/factum/domain/projection"
 	"github.com/factum-platform/factum/domain/timestamping"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/projections/runner"
@@ -56,6 +57,8 @@ func summary(rec eventstore.Recorded, fact any) string {
 		return fmt.Sprintf("Document uploaded (%s) as file %s.", f.MimeType, f.FileID)
 	case document.Deleted:
 		return fmt.Sprintf("Document deleted; its file %s stays.", f.FileID)
+	case projection.EventSkipped:
+		return fmt.Sprintf("The projection %s passes over event %s of %s %s: %s", f.Projection, f.EventID, f.StreamKind, f.StreamID, f.Reason)
 	default:
 		return fmt.Sprintf("%s recorded.", rec.Type)
 	}

@@ -4,6 +4,7 @@ package directory
 import (
 	_ "embed"
 	"fmt"
+	"time"
 
 	"github.com/factum-platform/factum/domain/membership"
 	"github.com/factum-platform/factum/domain/tenant"
@@ -25,7 +26,8 @@ func Projection() runner.Projection {
 	return runner.Projection{
 		Name: "directory", Version: 1, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
 		Types: []string{
-			"user.registered", "tenant.created", "tenant.provisioned", "membership.granted", "timestamping.enabled", "timestamping.disabled",
+			"user.registered", "tenant.created", "tenant.provisioned", "tenant.deleted", "tenant.restored",
+			"membership.granted", "timestamping.enabled", "timestamping.disabled",
 		},
 		Apply: apply,
 	}
@@ -45,6 +47,10 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 			f.TenantID, f.Name, f.DatabaseName, f.CreatedBy, f.At)
 	case tenant.Provisioned:
 		w.Exec(`update `+w.Table("tenants")+` set provisioned = true where id = $1`, f.TenantID)
+	case tenant.Deleted:
+		active(w, f.TenantID, false, f.At)
+	case tenant.Restored:
+		active(w, f.TenantID, true, f.At)
 	case membership.Granted:
 		w.Exec(`insert into `+w.Table("memberships")+` (tenant_id, user_id, role, joined_at) values ($1, $2, $3, $4)
 			on conflict (tenant_id, user_id) do update set role = excluded.role`, f.TenantID, f.UserID, f.Role, f.At)
@@ -56,6 +62,11 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 		return fmt.Errorf("directory: no rows are known for %s", rec.Type)
 	}
 	return nil
+}
+
+// active hides a tenant from its members, or shows it again.
+func active(w *runner.Writes, tenantID string, is bool, at time.Time) {
+	w.Exec(`update `+w.Table("tenants")+` set is_active = $2, updated_at = greatest(updated_at, $3) where id = $1`, tenantID, is, at)
 }
 
 // nobody stands for the creator of a tenant whose creation has not been met yet.

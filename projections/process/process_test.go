@@ -236,10 +236,11 @@ func (w *world) types() string {
 func (w *world) start(reports Reporter, tsa Stamper, breakTx func(context.Context, pgx.Tx) error) (stop func()) {
 	w.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	queue, projection, err := Timestamping(Deps{Pool: w.pool, Commands: reports, TSA: tsa, Logger: log, Exclusive: true})
+	queue, err := Workers(Deps{Pool: w.pool, Commands: reports, TSA: tsa, Logger: log, Exclusive: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	projection := Sagas(queue)[0]
 	if breakTx != nil {
 		honest := projection.InTx
 		projection.InTx = func(ctx context.Context, tx pgx.Tx, t eventstore.TenantID, slice []runner.Fact) error {

@@ -34,7 +34,7 @@ type Reporter interface {
 	RecordTimestampFailure(ctx context.Context, in commands.FailedAttempt) error
 }
 
-// Deps is what the time-stamping saga needs. Logger and Metrics may be nil.
+// Deps is what the sagas' jobs need. Logger and Metrics may be nil.
 type Deps struct {
 	Pool      *pgxpool.Pool // the platform's database
 	Commands  Reporter
@@ -44,10 +44,15 @@ type Deps struct {
 	Exclusive bool // see [jobs.Config]
 }
 
-// Timestamping returns the saga that obtains time-stamps: the queue to start and the projection to run.
-func Timestamping(d Deps) (*jobs.Client, runner.Projection, error) {
+// Sagas lists the sagas for the runner. queue may be one that only inserts.
+func Sagas(queue Inserter) []runner.Projection {
+	return []runner.Projection{Projection(stamping(), queue)}
+}
+
+// Workers returns the queue that carries out the sagas' jobs, to be started.
+func Workers(d Deps) (*jobs.Client, error) {
 	if d.Commands == nil || d.TSA == nil {
-		return nil, runner.Projection{}, errors.New("process: Commands and TSA are required")
+		return nil, errors.New("process: Commands and TSA are required")
 	}
 	if d.Logger == nil {
 		d.Logger = slog.Default()
@@ -60,19 +65,15 @@ func Timestamping(d Deps) (*jobs.Client, runner.Projection, error) {
 	if d.Metrics != nil {
 		for _, c := range []prometheus.Collector{w.attempts, w.seconds} {
 			if err := d.Metrics.Register(c); err != nil {
-				return nil, runner.Projection{}, fmt.Errorf("process: metrics: %w", err)
+				return nil, fmt.Errorf("process: metrics: %w", err)
 			}
 		}
 	}
 	workers := river.NewWorkers()
 	if err := river.AddWorkerSafely(workers, w); err != nil {
-		return nil, runner.Projection{}, fmt.Errorf("process: %w", err)
+		return nil, fmt.Errorf("process: %w", err)
 	}
-	queue, err := jobs.New(jobs.Config{Pool: d.Pool, Workers: workers, Logger: d.Logger, Metrics: d.Metrics, Exclusive: d.Exclusive})
-	if err != nil {
-		return nil, runner.Projection{}, err
-	}
-	return queue, Projection(stamping(), queue), nil
+	return jobs.New(jobs.Config{Pool: d.Pool, Workers: workers, Logger: d.Logger, Metrics: d.Metrics, Exclusive: d.Exclusive})
 }
 
 // stampState is what the saga remembers of a file whose time-stamp is under way.

@@ -1,0 +1,60 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/domain/membership"
+	"github.com/factum-platform/factum/domain/tenant"
+	"github.com/factum-platform/factum/domain/user"
+	"github.com/factum-platform/factum/eventstore"
+)
+
+// DeleteTenant records that the tenant is served no longer; its database is the caller's to take away, after that. A tenant that is deleted
+// already stays so. Refusal: tenant.unknown.
+func (x *Executor) DeleteTenant(ctx context.Context, by Caller, tenantID string) (Receipt, error) {
+	return x.Execute(ctx, eventstore.PlatformTenant, by.meta(), tenantStep(tenantID, tenant.Delete{By: by.UserID, At: stamp(by.At)}))
+}
+
+// RestoreTenant records that a deleted tenant is served again, with the members that it had; its database must be there. A tenant that is
+// not deleted stays as it is. Refusal: tenant.unknown.
+func (x *Executor) RestoreTenant(ctx context.Context, by Caller, tenantID string) (Receipt, error) {
+	return x.Execute(ctx, eventstore.PlatformTenant, by.meta(), tenantStep(tenantID, tenant.Restore{By: by.UserID, At: stamp(by.At)}))
+}
+
+// TenantState is what the platform's log knows of a tenant.
+func (x *Executor) TenantState(ctx context.Context, tenantID string) (tenant.State, error) {
+	s, _, err := fold(ctx, x.store.Tenant(eventstore.PlatformTenant), x.codec, tenant.Decider, eventstore.StreamID{Kind: tenant.Kind, ID: tenantID}, nil)
+	return s, err
+}
+
+// AdoptedTenant is a tenant that was made on another platform. Owner is the user who becomes its admin here.
+type AdoptedTenant struct{ ID, Name, DatabaseName, Owner string }
+
+// AdoptTenant records a tenant whose database, with its log, is there already. It may be repeated. Refusals: user.unknown, tenant.name, and
+// tenant.exists for a tenant that was recorded otherwise.
+func (x *Executor) AdoptTenant(ctx context.Context, by Caller, a AdoptedTenant) (Receipt, error) {
+	owner, _, err := fold(ctx, x.store.Tenant(eventstore.PlatformTenant), x.codec, user.Decider, eventstore.StreamID{Kind: user.Kind, ID: a.Owner}, nil)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("commands: look for user %s: %w", a.Owner, err)
+	}
+	if !owner.Exists {
+		return Receipt{}, es.Refuse("user.unknown", "There is no such user.")
+	}
+	at := stamp(by.At)
+	// The command's id derives from what it does: given again, it is recognised.
+	meta := eventstore.Meta{Command: es.Key("adopt", a.ID, a.Owner), Correlation: by.Correlation, Causation: by.Causation, Actor: by.UserID, At: at}
+	_, err = x.Execute(ctx, eventstore.PlatformTenant, meta,
+		tenantStep(a.ID, tenant.Create{TenantID: a.ID, Name: a.Name, DatabaseName: a.DatabaseName, By: a.Owner, At: at}),
+		&Decision[membership.State, membership.Command, membership.Event]{
+			Decider: membership.Decider,
+			Stream:  eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(a.ID, a.Owner)},
+			Command: membership.Grant{TenantID: a.ID, UserID: a.Owner, Role: membership.Admin, By: by.UserID, At: at},
+		})
+	if err != nil {
+		return Receipt{}, err
+	}
+	meta.Command = es.Key("adopted", a.ID, a.Owner)
+	return x.Execute(ctx, eventstore.PlatformTenant, meta, tenantStep(a.ID, tenant.Provision{At: at}))
+}
