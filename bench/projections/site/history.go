@@ -234,3 +234,24 @@ func decide[S, C, E any](ctx context.Context, h *history, by *command, d es.Deci
 	*state = d.Fold(*state, facts...)
 	return nil
 }
+
+// Uploaded is one upload that [Platform.Upload] has recorded.
+type Uploaded struct {
+	Document string              // its id
+	Position eventstore.Position // of the last event
+	Events   int
+}
+
+// Upload appends what the upload of a new file leads to in a tenant that does not time-stamp, as one append of its own.
+func (p *Platform) Upload(ctx context.Context, t Tenant) (Uploaded, error) {
+	h := &history{p: p, tenant: t, people: []string{p.Person}, seed: uuid.NewString(), at: time.Now().UTC().Truncate(time.Microsecond), write: map[eventstore.StreamID]int{}}
+	f := &kept{}
+	if err := h.upload(ctx, f, 0); err != nil {
+		return Uploaded{}, err
+	}
+	out, err := p.Store.Tenant(t.Log).Append(ctx, h.writes...)
+	if err != nil {
+		return Uploaded{}, err
+	}
+	return Uploaded{f.document.ID, out[len(out)-1].Position, h.events}, nil
+}

@@ -2,6 +2,8 @@ package site
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,9 +12,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"crypto/rand"
-	"crypto/sha256"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -50,20 +49,26 @@ type Platform struct {
 	Codec     *seal.Codec
 	Commands  *commands.Commands
 
+	Person string // the id of the account that owns all tenants
+
 	site  *Site
 	store *pgstore.Store
 	auth  *auth.Auth
 
-	mu      sync.Mutex
-	token   string
-	signed  time.Time
-	Person  string // the id of the account that owns all tenants
-	address string
+	mu     sync.Mutex
+	token  string
+	signed time.Time
 }
 
-// Open opens the platform's databases. A first start of factum serve makes them, unless one was served before. provision sees each call
-// that makes a tenant's database; nil makes no difference.
-func (s *Site) Open(ctx context.Context, provision func(next func(context.Context) error) error) (_ *Platform, err error) {
+// Options says how to open a platform. The zero value is usable.
+type Options struct {
+	Person string // the id of an account that an earlier platform has made; "" makes one
+	// Provision is called in place of what makes a tenant's database, and calls it. Optional.
+	Provision func(ctx context.Context, next func(context.Context) error) error
+}
+
+// Open opens the platform's databases. A first start of factum serve makes them, unless one was served before.
+func (s *Site) Open(ctx context.Context, o Options) (_ *Platform, err error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -75,7 +80,7 @@ func (s *Site) Open(ctx context.Context, provision func(next func(context.Contex
 	if err != nil {
 		return nil, err
 	}
-	p := &Platform{site: s}
+	p := &Platform{site: s, Person: o.Person}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -114,17 +119,20 @@ func (s *Site) Open(ctx context.Context, provision func(next func(context.Contex
 		Store: p.Store, Codec: p.Codec, Objects: objects, MAC: keys.MAC, Auth: p.auth, TSAProvider: "bench", Now: time.Now, NewID: uuid.NewString,
 		Logger: slog.New(slog.DiscardHandler),
 		Provision: func(ctx context.Context, tenant, database string) error {
-			make := func(ctx context.Context) error { return p.Databases.Provision(ctx, tenant, database) }
-			if provision == nil {
-				return make(ctx)
+			next := func(ctx context.Context) error { return p.Databases.Provision(ctx, tenant, database) }
+			if o.Provision == nil {
+				return next(ctx)
 			}
-			return provision(make)
+			return o.Provision(ctx, next)
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return p, p.register(ctx)
+	if p.Person == "" {
+		err = p.register(ctx)
+	}
+	return p, err
 }
 
 // prepare lets the program make its databases.
