@@ -20,13 +20,15 @@ var schema string
 //go:embed indexes.sql
 var indexes string
 
+// entries is the table of schema.sql.
+var entries = &runner.Table{Name: "entries", Columns: []string{"position", "event_id", "at", "actor", "type", "kind", "stream_id", "version", "summary"}}
+
 // Projection consumes the tenant's own log, every event of it.
 func Projection() runner.Projection {
 	return runner.Projection{
 		Name: "audit", Version: 1, Home: runner.TenantHome, DDL: schema, Indexes: indexes, Positions: true,
 		Apply: func(w *runner.Writes, rec eventstore.Recorded, fact any) error {
-			w.Exec(`insert into `+w.Table("entries")+` (position, event_id, at, actor, type, kind, stream_id, version, summary) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-				int64(rec.Position), [16]byte(rec.ID), rec.Meta.At, rec.Meta.Actor, rec.Type, rec.Stream.Kind, rec.Stream.ID, int64(rec.Version), summary(rec, fact))
+			w.Insert(entries, int64(rec.Position), [16]byte(rec.ID), rec.Meta.At, rec.Meta.Actor, rec.Type, rec.Stream.Kind, rec.Stream.ID, int64(rec.Version), summary(rec, fact))
 			return nil
 		},
 	}
