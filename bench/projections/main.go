@@ -120,6 +120,7 @@ type bench struct {
 	tenants  []site.Tenant
 	timed    time.Duration // the last making of a tenant's database
 	rests    []rest        // what the figure idle has measured
+	rebuilt  *rebuilding   // by the figure rebuild
 	facts    []ratio.Fact  // that the figures have found out
 }
 
@@ -198,6 +199,8 @@ var measurements = []struct {
 	{"latency2", func(b *bench) ratio.Figure { return b.latency("latency2", true) }},
 	{"noisy", (*bench).noisyNeighbour},
 	{"burst", (*bench).burstOfEvents},
+	{"rebuild", (*bench).rebuild},
+	{"rebuildt", (*bench).rebuildTime},
 }
 
 func names() []string {

@@ -48,7 +48,6 @@ type Config struct {
 	Dir     string // where the site's folder is made; it must lie on a disk; "" chooses one
 	BinDir  string // PostgreSQL's binaries; "" looks for them
 	Program string // the factum program; "" builds it, which needs the go command
-	Race    bool   // build it with the race detector
 }
 
 // Site is the servers and the settings of a platform. It is safe for concurrent use.
@@ -78,7 +77,7 @@ func Start(ctx context.Context, c Config) (_ *Site, err error) {
 		}
 	}()
 	if s.program == "" {
-		s.program, err = build(ctx, filepath.Join(s.folder, "factum"), c.Race)
+		s.program, err = build(ctx, filepath.Join(s.folder, "factum"))
 	} else {
 		s.program, err = filepath.Abs(s.program)
 	}
@@ -102,10 +101,10 @@ func Start(ctx context.Context, c Config) (_ *Site, err error) {
 	return s, err
 }
 
-// build makes the program as the Makefile does.
-func build(ctx context.Context, program string, race bool) (string, error) {
+// build makes the program, with the race detector if this one has it.
+func build(ctx context.Context, program string) (string, error) {
 	args := []string{"build", "-o", program}
-	if race {
+	if raceDetector {
 		args = append(args, "-race")
 	}
 	out, err := exec.CommandContext(ctx, "go", append(args, "github.com/factum-platform/factum/cmd/factum")...).CombinedOutput()
@@ -134,6 +133,9 @@ func (s *Site) Stop() error {
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.folder))...)
 }
+
+// Folder holds what the site keeps; it lies on a disk and is removed with the site.
+func (s *Site) Folder() string { return s.folder }
 
 // Admin is the superuser's pool to the database postgres.
 func (s *Site) Admin() *pgxpool.Pool { return s.admin }
