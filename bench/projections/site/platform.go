@@ -45,7 +45,7 @@ const tokenLife = auth.AccessLife / 2
 type Platform struct {
 	Pool      *pgxpool.Pool // to the platform's database
 	Databases *tenants.Databases
-	Store     eventstore.Store // its appends wake the processes of the site
+	Store     eventstore.Store // its appends mark tenants and wake the processes of the site, as those of the program do
 	Codec     *seal.Codec
 	Commands  *commands.Commands
 
@@ -104,7 +104,9 @@ func (s *Site) Open(ctx context.Context, o Options) (_ *Platform, err error) {
 	if p.store, err = pgstore.Open(ctx, pgstore.Config{Databases: p.Databases, Notify: p.Pool}); err != nil {
 		return nil, err
 	}
-	p.Store = eventstore.Guard(p.store, types)
+	activity := tenants.Activity{Pool: p.Pool}
+	mark := func(ctx context.Context, t eventstore.TenantID) error { return activity.Mark(ctx, string(t)) }
+	p.Store = eventstore.Guard(eventstore.Mark(p.store, mark), types)
 	p.Codec = &seal.Codec{Registry: types, Keys: sealKeys{keys}}
 	if p.auth, err = auth.New(ctx, auth.Config{Pool: p.Pool, Secrets: keys}); err != nil {
 		return nil, err
