@@ -213,14 +213,14 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("time-stamping client", func(context.Context) error { stamper.Close(); return nil })
-	queue, err := process.Workers(process.Deps{Pool: p.pool, Commands: p.commands, TSA: stamper, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive})
+	worker, err := process.NewWorker(process.Deps{Pool: p.pool, Commands: p.commands, TSA: stamper, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive})
 	if err != nil {
 		return err
 	}
-	if err := queue.Start(context.WithoutCancel(ctx)); err != nil {
+	if err := worker.Start(ctx); err != nil {
 		return err
 	}
-	st.started("job queue", queue.Stop)
+	st.started("jobs", worker.Stop)
 	return nil
 }
 
