@@ -219,7 +219,7 @@ func (d *Databases) Waiting(ctx context.Context) (waiting, refused int, err erro
 		if !d.current(p.Schema) {
 			waiting++
 		}
-		if d.complete(p.Schema) && d.judge(p.Tenant, p.Schema) != nil {
+		if d.Refusal(p) != nil {
 			refused++
 		}
 	}
