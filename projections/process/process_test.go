@@ -237,11 +237,18 @@ func (w *world) types() string {
 	return strings.Join(names, " ")
 }
 
+// noneRetired is a [Dropper] of a platform whose generations never change.
+type noneRetired struct{}
+
+func (noneRetired) DropRetired(context.Context, string, eventstore.TenantID, int, time.Duration) (bool, error) {
+	return false, nil
+}
+
 // start runs the saga and its jobs until stop.
 func (w *world) start(reports Reporter, tsa Stamper, breakTx func(context.Context, pgx.Tx) error) (stop func()) {
 	w.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	worker, err := NewWorker(Deps{Pool: w.pool, Commands: reports, TSA: tsa, Logger: log, Exclusive: true})
+	worker, err := NewWorker(Deps{Pool: w.pool, Commands: reports, TSA: tsa, Retired: noneRetired{}, Logger: log, Exclusive: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
