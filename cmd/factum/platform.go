@@ -95,6 +95,11 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	if err := p.openLog(ctx, st); err != nil {
 		return nil, err
 	}
+	if s.exclusive {
+		if err := p.renewReadModels(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if s.roles.has(roleWorker) {
 		if err := p.startWorker(ctx, st); err != nil {
 			return nil, err
@@ -216,14 +221,20 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("time-stamping client", func(context.Context) error { stamper.Close(); return nil })
-	queue, err := process.Workers(process.Deps{Pool: p.pool, Commands: p.commands, TSA: stamper, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive})
+	operator, err := runner.NewOperator(p.consumers(readModels()))
 	if err != nil {
 		return err
 	}
-	if err := queue.Start(context.WithoutCancel(ctx)); err != nil {
+	worker, err := process.NewWorker(process.Deps{
+		Pool: p.pool, Commands: p.commands, TSA: stamper, Retired: operator, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive,
+	})
+	if err != nil {
 		return err
 	}
-	st.started("job queue", queue.Stop)
+	if err := worker.Start(ctx); err != nil {
+		return err
+	}
+	st.started("jobs", worker.Stop)
 	return nil
 }
 
