@@ -171,6 +171,23 @@ func TestASkippedEventIsPassedOverAndItsStreamGoesOn(t *testing.T) {
 	}
 }
 
+// TestAnEventIsSkippedBeforeItIsMet: a running consumer learns of it when it meets the event.
+func TestAnEventIsSkippedBeforeItIsMet(t *testing.T) {
+	w := newWorld(t)
+	first := w.add("a", 1)
+	w.run(nil, sums())
+	w.await("sums", first)
+	w.skip("sums", bad, eventstore.NewEventID(tenant, "a", fmt.Sprint(w.sent+2), 0)) // the id that the next event of add will have
+	w.add("bad", -1)
+	w.await("sums", w.add("bad", 2))
+	if got := w.rows(); got != "a=1/1 bad=2/1" {
+		t.Fatal(got)
+	}
+	if got := w.one(`select count(*)::text from proj.parked`); got != "0" {
+		t.Fatal("parked:", got)
+	}
+}
+
 func TestASkipHealsAHaltedConsumer(t *testing.T) {
 	w := newWorld(t)
 	strict := sums()
