@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -22,10 +23,18 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-const (
-	tenantA = "000000000000000000000000000000a1"
-	tenantB = "000000000000000000000000000000b2"
+// Databases and roles are the cluster's, which another run of these tests may use at the same time.
+var (
+	thisRun = strings.ToLower(rand.Text()[:12])
+	tenantA = thisRun + "a1"
+	tenantB = thisRun + "b2"
+	tenantC = thisRun + "c3"
+	tenantD = thisRun + "d4"
+	tenantE = thisRun + "e5"
 )
+
+// name makes a database's name this run's own.
+func name(database string) string { return database + "_" + thisRun }
 
 // schema is the least that shows whether a tenant's role may use what the template holds.
 func schema() fs.FS {
@@ -98,12 +107,12 @@ func cleanUp(t *testing.T, databases, owners []string) {
 }
 
 func TestEachTenantHasItsOwnDatabase(t *testing.T) {
-	cleanUp(t, []string{"tenant_a", "tenant_b"}, []string{tenantA, tenantB})
+	cleanUp(t, []string{name("tenant_a"), name("tenant_b")}, []string{tenantA, tenantB})
 	d, _ := open(t, nil)
-	provision(t, d, tenantA, "tenant_a")
-	provision(t, d, tenantB, "tenant_b")
-	provision(t, d, tenantA, "tenant_a") // again: nothing to do
-	if err := d.Provision(t.Context(), tenantA, "tenant_c"); err == nil {
+	provision(t, d, tenantA, name("tenant_a"))
+	provision(t, d, tenantB, name("tenant_b"))
+	provision(t, d, tenantA, name("tenant_a")) // again: nothing to do
+	if err := d.Provision(t.Context(), tenantA, name("tenant_c")); err == nil {
 		t.Fatal("a second database for one tenant")
 	}
 	ctx := t.Context()
@@ -125,7 +134,7 @@ func TestEachTenantHasItsOwnDatabase(t *testing.T) {
 	if err := b.QueryRow(ctx, "select count(*) from notes").Scan(&notes); err != nil || notes != 0 {
 		t.Fatal("b sees", notes, err)
 	}
-	for _, database := range []string{"tenant_b", "factum_tenant_template"} {
+	for _, database := range []string{name("tenant_b"), "factum_tenant_template"} {
 		c := a.Config().ConnConfig.Copy()
 		c.Database = database
 		conn, err := pgx.ConnectConfig(ctx, c)
@@ -165,7 +174,7 @@ func (failing) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) 
 // TestProvisionFinishesAfterACrash stops the making of a tenant at every statement, on either server.
 func TestProvisionFinishesAfterACrash(t *testing.T) {
 	other := second(t)
-	cleanUp(t, []string{"tenant_crash_main", "tenant_crash_east"}, []string{tenantA, tenantB})
+	cleanUp(t, []string{name("tenant_crash_main"), name("tenant_crash_east")}, []string{tenantA, tenantB})
 	d, pool := open(t, nil)
 	if err := d.AddServer(t.Context(), "east", other.DSN()); err != nil {
 		t.Fatal(err)
@@ -179,7 +188,7 @@ func TestProvisionFinishesAfterACrash(t *testing.T) {
 		}
 	}
 	for i, server := range []string{"main", "east"} { // the first tenant goes to main, the second to east
-		tenant, database := []string{tenantA, tenantB}[i], "tenant_crash_"+server
+		tenant, database := []string{tenantA, tenantB}[i], name("tenant_crash_"+server)
 		crashes := 0
 		for n := int64(0); ; n++ {
 			left.Store(n)
@@ -233,10 +242,10 @@ func TestNamesAreChecked(t *testing.T) {
 }
 
 func TestIdlePoolsAreClosed(t *testing.T) {
-	cleanUp(t, []string{"tenant_idle_a", "tenant_idle_b"}, []string{tenantA, tenantB})
+	cleanUp(t, []string{name("tenant_idle_a"), name("tenant_idle_b")}, []string{tenantA, tenantB})
 	d, _ := open(t, func(c *tenants.Config) { c.IdleAfter = 100 * time.Millisecond })
-	provision(t, d, tenantA, "tenant_idle_a")
-	provision(t, d, tenantB, "tenant_idle_b")
+	provision(t, d, tenantA, name("tenant_idle_a"))
+	provision(t, d, tenantB, name("tenant_idle_b"))
 	idle, err := d.Pool(t.Context(), tenantA)
 	if err != nil {
 		t.Fatal(err)
