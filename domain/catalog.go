@@ -6,6 +6,7 @@ import (
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/file"
 	"github.com/factum-platform/factum/domain/membership"
+	"github.com/factum-platform/factum/domain/projection"
 	"github.com/factum-platform/factum/domain/tenant"
 	"github.com/factum-platform/factum/domain/timestamping"
 	"github.com/factum-platform/factum/domain/user"
@@ -31,5 +32,6 @@ func Catalog() []es.EventType {
 		es.Event[file.TimestampAbandoned]("file.timestamp_abandoned").WithSafe("file_id", "reason"),
 		es.Event[document.Uploaded]("document.uploaded").About("uploaded_by", "filename").WithSafe("document_id", "file_id", "mime_type", "uploaded_by"),
 		es.Event[document.Deleted]("document.deleted").WithSafe("document_id", "file_id", "deleted_by"),
+		es.Event[projection.EventSkipped]("projection.event_skipped").WithSafe("projection", "stream_kind", "stream_id", "event_id", "reason", "by"),
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/factum-platform/factum/domain/document"
 	"github.com/factum-platform/factum/domain/file"
+	"github.com/factum-platform/factum/domain/projection"
 	"github.com/factum-platform/factum/domain/timestamping"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/projections/runner"
@@ -19,13 +20,15 @@ var schema string
 //go:embed indexes.sql
 var indexes string
 
+// entries is the table of schema.sql.
+var entries = &runner.Table{Name: "entries", Columns: []string{"position", "event_id", "at", "actor", "type", "kind", "stream_id", "version", "summary"}}
+
 // Projection consumes the tenant's own log, every event of it.
 func Projection() runner.Projection {
 	return runner.Projection{
 		Name: "audit", Version: 1, Home: runner.TenantHome, DDL: schema, Indexes: indexes, Positions: true,
 		Apply: func(w *runner.Writes, rec eventstore.Recorded, fact any) error {
-			w.Exec(`insert into `+w.Table("entries")+` (position, event_id, at, actor, type, kind, stream_id, version, summary) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-				int64(rec.Position), [16]byte(rec.ID), rec.Meta.At, rec.Meta.Actor, rec.Type, rec.Stream.Kind, rec.Stream.ID, int64(rec.Version), summary(rec, fact))
+			w.Insert(entries, int64(rec.Position), [16]byte(rec.ID), rec.Meta.At, rec.Meta.Actor, rec.Type, rec.Stream.Kind, rec.Stream.ID, int64(rec.Version), summary(rec, fact))
 			return nil
 		},
 	}
@@ -56,6 +59,8 @@ func summary(rec eventstore.Recorded, fact any) string {
 		return fmt.Sprintf("Document uploaded (%s) as file %s.", f.MimeType, f.FileID)
 	case document.Deleted:
 		return fmt.Sprintf("Document deleted; its file %s stays.", f.FileID)
+	case projection.EventSkipped:
+		return fmt.Sprintf("The projection %s passes over event %s of %s %s: %s", f.Projection, f.EventID, f.StreamKind, f.StreamID, f.Reason)
 	default:
 		return fmt.Sprintf("%s recorded.", rec.Type)
 	}

@@ -29,34 +29,43 @@ func Projection() runner.Projection {
 	}
 }
 
+// files and documents are the tables of schema.sql.
+var (
+	files = &runner.Table{Name: "files", Columns: []string{
+		"id", "sha256_hash", "md5_hash", "s3_path", "file_size", "document_count", "created_by", "created_at", "updated_at", "ts_status", "ts_attempts", "ts_reason",
+		"ts_requested_at", "ts_last_attempt", "ts_next_attempt", "ts_response", "ts_gen_time", "ts_serial", "ts_policy", "ts_algorithm", "ts_authority", "ts_stamped_at",
+	}}
+	documents = &runner.Table{Name: "documents", Columns: []string{
+		"id", "file_id", "filename", "mime_type", "user_id", "created_by", "created_at", "updated_at", "version",
+	}}
+)
+
 func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
-	files, documents := w.Table("files"), w.Table("documents")
+	set := runner.Set
 	switch f := fact.(type) {
 	case file.Stored:
-		w.Exec(`insert into `+files+` (id, sha256_hash, md5_hash, s3_path, file_size, document_count, created_by, created_at, updated_at)
-			values ($1, $2, $3, $4, $5, 0, $6, $7, $7)`, f.FileID, f.SHA256, f.MD5, f.ObjectKey, f.Size, f.StoredBy, f.At)
+		w.Insert(files, f.FileID, f.SHA256, f.MD5, f.ObjectKey, f.Size, 0, f.StoredBy, f.At, f.At, "none", 0, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil)
 	case file.Linked:
-		w.Exec(`update `+files+` set document_count = document_count + 1, updated_at = $2 where id = $1`, f.FileID, f.At)
+		w.Update(files, f.FileID, runner.Add("document_count", 1), set("updated_at", f.At))
 	case file.Unlinked:
-		w.Exec(`update `+files+` set document_count = document_count - 1, updated_at = $2 where id = $1`, f.FileID, f.At)
+		w.Update(files, f.FileID, runner.Add("document_count", -1), set("updated_at", f.At))
 	case file.TimestampRequested:
-		w.Exec(`update `+files+` set ts_status = 'pending', ts_attempts = 0, ts_reason = null, ts_requested_at = $2, ts_last_attempt = null,
-			ts_next_attempt = $2, updated_at = $2 where id = $1`, f.FileID, f.At)
+		w.Update(files, f.FileID, set("ts_status", "pending"), set("ts_attempts", 0), set("ts_reason", nil), set("ts_requested_at", f.At),
+			set("ts_last_attempt", nil), set("ts_next_attempt", f.At), set("updated_at", f.At))
 	case file.Timestamped:
-		w.Exec(`update `+files+` set ts_status = 'success', ts_attempts = $2, ts_reason = null, ts_last_attempt = $3, ts_next_attempt = null, ts_response = $4,
-			ts_gen_time = $5, ts_serial = $6, ts_policy = $7, ts_algorithm = $8, ts_authority = $9, ts_stamped_at = $3, updated_at = $3 where id = $1`,
-			f.FileID, f.Attempt, f.At, f.Response, f.GenTime, f.Serial, f.Policy, f.Algorithm, f.Authority)
+		w.Update(files, f.FileID, set("ts_status", "success"), set("ts_attempts", f.Attempt), set("ts_reason", nil), set("ts_last_attempt", f.At),
+			set("ts_next_attempt", nil), set("ts_response", f.Response), set("ts_gen_time", f.GenTime), set("ts_serial", f.Serial), set("ts_policy", f.Policy),
+			set("ts_algorithm", f.Algorithm), set("ts_authority", f.Authority), set("ts_stamped_at", f.At), set("updated_at", f.At))
 	case file.TimestampFailed:
-		w.Exec(`update `+files+` set ts_attempts = $2, ts_reason = $3, ts_last_attempt = $4, ts_next_attempt = $5, updated_at = $4 where id = $1`,
-			f.FileID, f.Attempt, f.Reason, f.At, f.NextAttempt)
+		w.Update(files, f.FileID, set("ts_attempts", f.Attempt), set("ts_reason", f.Reason), set("ts_last_attempt", f.At), set("ts_next_attempt", f.NextAttempt),
+			set("updated_at", f.At))
 	case file.TimestampAbandoned:
-		w.Exec(`update `+files+` set ts_status = 'error', ts_attempts = $2, ts_reason = $3, ts_last_attempt = $4, ts_next_attempt = null, updated_at = $4 where id = $1`,
-			f.FileID, f.Attempt, f.Reason, f.At)
+		w.Update(files, f.FileID, set("ts_status", "error"), set("ts_attempts", f.Attempt), set("ts_reason", f.Reason), set("ts_last_attempt", f.At),
+			set("ts_next_attempt", nil), set("updated_at", f.At))
 	case document.Uploaded:
-		w.Exec(`insert into `+documents+` (id, file_id, filename, mime_type, user_id, created_by, created_at, updated_at, version)
-			values ($1, $2, $3, $4, $5, $5, $6, $6, $7)`, f.DocumentID, f.FileID, f.Filename.Reveal(), f.MimeType, f.UploadedBy, f.At, int64(rec.Version))
+		w.Insert(documents, f.DocumentID, f.FileID, f.Filename.Reveal(), f.MimeType, f.UploadedBy, f.UploadedBy, f.At, f.At, int64(rec.Version))
 	case document.Deleted:
-		w.Exec(`delete from `+documents+` where id = $1`, f.DocumentID)
+		w.Delete(documents, f.DocumentID)
 	default:
 		return fmt.Errorf("documents: no rows are known for %s", rec.Type)
 	}

@@ -12,11 +12,19 @@ import (
 	"github.com/factum-platform/factum/eventstore"
 )
 
+// The states of a generation that has a writer.
+const (
+	stateBuilding = "building"
+	stateLive     = "live"
+)
+
 // checkpoint is where a consumer stands: the position of the last event that is applied, and that event's id.
 type checkpoint struct {
 	generation int
+	state      string // what the generation is while this writer may write to it: live or building
 	position   eventstore.Position
 	last       eventstore.EventID
+	revision   int64 // raised by every act of an operator
 }
 
 // lastEvent is the id as a parameter: null before the first event.
@@ -28,9 +36,12 @@ func (c checkpoint) lastEvent() *[16]byte {
 	return &id
 }
 
-const moveSQL = `update proj.checkpoint set position = $1, last_event = $2, moved_at = now(), error = null
-	where projection = $3 and generation = $4 and tenant = $5 and position = $6 and last_event is not distinct from $7
-	and state = 'live'`
+// moveSQL is the compare-and-set. What a writer remembers of parked streams and of pauses is what holds as long as the revision does; the
+// pause is asked for as well because it may be older than the checkpoint.
+const moveSQL = `update proj.checkpoint c set position = $1, last_event = $2, moved_at = now(), error = null, waits = false
+	where c.projection = $3 and c.generation = $4 and c.tenant = $5 and c.position = $6 and c.last_event is not distinct from $7
+	and c.revision = $8 and c.state = $9
+	and not exists (select from proj.paused p where p.projection = c.projection and p.tenant = c.tenant)`
 
 // apply commits what the events lead to, together with the checkpoint's move, or nothing.
 func (c *consumer) apply(ctx context.Context, p *page, events []eventstore.Recorded) error {
@@ -67,7 +78,7 @@ func (c *consumer) move(w *Writes, rec eventstore.Recorded) checkpoint {
 	next := c.at
 	next.position, next.last = rec.Position, rec.ID
 	w.batch.Queue(moveSQL, int64(next.position), next.lastEvent(), c.projection.Name, c.at.generation, string(c.tenant),
-		int64(c.at.position), c.at.lastEvent())
+		int64(c.at.position), c.at.lastEvent(), c.at.revision, c.at.state)
 	return next
 }
 
@@ -98,8 +109,8 @@ func (c *consumer) commit(ctx context.Context, w *Writes, head int, next checkpo
 	if err != nil {
 		return err
 	}
-	c.at = next
-	if c.runner.config.Moves != nil {
+	c.at, c.blamed = next, false
+	if c.runner.config.Moves != nil && next.state == stateLive {
 		c.runner.config.Moves.Announce(c.projection.Name, string(c.tenant), uint64(next.position))
 	}
 	return nil

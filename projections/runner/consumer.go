@@ -2,9 +2,7 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -21,6 +19,18 @@ const (
 	smallSlice = 16
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 10 * time.Second
+	// tellAfter is after how many failures in a row the reason is kept beside the checkpoint.
+	tellAfter = 3
+)
+
+// standing is why a consumer does nothing, if it does nothing.
+type standing int32
+
+const (
+	running standing = iota // or has nothing to do
+	waiting                 // a server is away: it tries again soon
+	paused                  // by an operator
+	halted                  // until a person has healed something
 )
 
 // consumer is one projection of one log. It is worked on by one worker at a time, which the queue sees to.
@@ -32,15 +42,20 @@ type consumer struct {
 	loaded   bool
 	at       checkpoint
 	parked   map[eventstore.StreamID]bool
+	skipped  map[eventstore.EventID]bool
+	paused   bool
+	blamed   bool // the checkpoint says why the consumer stands still
 	size     int  // events in the next slice
 	vanished bool // the last slice met a relation that is missing
 	failures int  // transient ones in a row
 	rest     time.Time
-	halted   bool
+	reason   string // why it halted; the same is logged once
 
 	// What the metrics show.
+	standing      atomic.Int32
 	parkedStreams atomic.Int64
-	lag           atomic.Int64
+	lag           atomic.Int64 // events
+	oldest        atomic.Int64 // when the oldest event that is not applied was recorded, in Unix nanoseconds; 0 when there is none
 }
 
 // page is a run of the log that the consumers of one tenant share while they stand at the same position; each fact is decoded
@@ -72,29 +87,31 @@ func (c *consumer) schema() string {
 	return fmt.Sprintf("%s_g%d", c.projection.Name, c.at.generation)
 }
 
-// wants tells whether the event leads to rows: its type is one of the projection's and its stream is not parked.
+// wants tells whether the event leads to rows: its type is one of the projection's, its stream is not parked and nobody said to skip it.
 func (c *consumer) wants(rec *eventstore.Recorded) bool {
-	if c.parked[rec.Stream] {
+	if c.parked[rec.Stream] || c.skipped[rec.ID] {
 		return false
 	}
 	return len(c.projection.Types) == 0 || slices.Contains(c.projection.Types, rec.Type)
 }
 
-// slice applies at most one page and tells whether there is more to do at once. Every failure is dealt with here.
-func (c *consumer) slice(ctx context.Context, shared **page) (more bool) {
-	if c.halted || time.Now().Before(c.rest) {
+// slice applies at most one page and tells whether there is more to do at once. Every failure is dealt with here; run is the context of the
+// whole runner, ctx that of this slice.
+func (c *consumer) slice(run, ctx context.Context, shared **page) (more bool) {
+	if time.Now().Before(c.rest) {
 		return false
 	}
 	more, err := c.advance(ctx, shared)
 	if err == nil {
-		c.failures, c.vanished = 0, false
+		c.failures, c.vanished, c.reason = 0, false, ""
 		return more
 	}
-	if ctx.Err() != nil {
+	if run.Err() != nil {
 		return false
 	}
 	switch judge(err) {
 	case lostRace:
+		c.runner.metrics.lost(c.projection.Name)
 		c.loaded = false
 		return true
 	case vanished: // somebody removed it, or a newer generation has come: look again, once
@@ -102,11 +119,11 @@ func (c *consumer) slice(ctx context.Context, shared **page) (more bool) {
 			c.loaded, c.vanished = false, true
 			return true
 		}
-		c.stop(ctx, err)
+		c.halt(run, err)
 	case halt, poison: // poison that could not be parked
-		c.stop(ctx, err)
+		c.halt(run, err)
 	case transient:
-		c.retry(err)
+		c.retry(run, err)
 	}
 	return false
 }
@@ -118,6 +135,11 @@ func (c *consumer) advance(ctx context.Context, shared **page) (more bool, err e
 			return false, err
 		}
 	}
+	if c.paused {
+		c.stand(paused, c.runner.config.LookEvery)
+		return false, c.measure(ctx)
+	}
+	c.standing.Store(int32(running))
 	if *shared == nil || (*shared).after != c.at.position || (*shared).last != c.at.last {
 		if *shared, err = c.read(ctx); err != nil {
 			return false, err
@@ -125,8 +147,8 @@ func (c *consumer) advance(ctx context.Context, shared **page) (more bool, err e
 	}
 	p := *shared
 	if len(p.batch.Events) == 0 {
-		c.lag.Store(0)
-		return false, nil
+		c.current()
+		return false, c.forgive(ctx)
 	}
 	events := p.batch.Events[:min(c.size, len(p.batch.Events))]
 	begun := time.Now()
@@ -141,15 +163,10 @@ func (c *consumer) advance(ctx context.Context, shared **page) (more bool, err e
 	c.runner.metrics.slice(c.projection.Name, took)
 	c.size = nextSize(c.size, len(events), took)
 	if p.batch.Live && len(events) == len(p.batch.Events) {
-		c.lag.Store(0)
+		c.current()
 		return false, nil
 	}
-	head, err := c.runner.config.Store.Tenant(c.tenant).Head(ctx)
-	if err != nil {
-		return false, fmt.Errorf("runner: read the head of %s: %w", c.tenant, err)
-	}
-	c.lag.Store(int64(head) - int64(c.at.position))
-	return true, nil
+	return true, c.measure(ctx)
 }
 
 // read takes the next page. The checkpoint's own event is read with it: if the log does not hold it there, then the log was exchanged,
@@ -168,9 +185,7 @@ func (c *consumer) read(ctx context.Context) (*page, error) {
 		return c.known(p)
 	}
 	if e := p.batch.Events; len(e) == 0 || e[0].Position != c.at.position || e[0].ID != c.at.last {
-		return nil, &haltError{fmt.Sprintf(
-			"%s stands at position %d, event %s, which the log of %s does not hold: the log was restored from an older backup than its read models; %s and start again",
-			c.projection.Name, c.at.position, c.at.last, c.tenant, c.remedy())}
+		return nil, c.exchanged()
 	}
 	p.batch.Events = p.batch.Events[1:]
 	return c.known(p)
@@ -192,14 +207,6 @@ func (c *consumer) known(p *page) (*page, error) {
 	return p, nil
 }
 
-// remedy is what a person can do about a checkpoint whose log was exchanged.
-func (c *consumer) remedy() string {
-	if c.projection.Effects {
-		return "restore the newer log, or delete this log's row of the saga in proj.checkpoint to look at all its facts again"
-	}
-	return "restore the newer log, or delete the projection's rows in proj.checkpoint and proj.live to rebuild it"
-}
-
 // nextSize keeps slices near sliceTime.
 func nextSize(size, applied int, took time.Duration) int {
 	switch {
@@ -209,36 +216,5 @@ func nextSize(size, applied int, took time.Duration) int {
 		return min(sliceEvents, size*2)
 	default:
 		return size
-	}
-}
-
-// retry lets the consumer rest, longer each time, and marks its tenant again for then.
-func (c *consumer) retry(err error) {
-	delay := lastRetry
-	if c.failures < 7 {
-		delay = firstRetry << c.failures
-	}
-	delay = delay/2 + rand.N(delay/2)
-	c.failures++
-	c.loaded = false
-	c.rest = time.Now().Add(delay)
-	time.AfterFunc(delay+time.Millisecond, func() { c.runner.queue.add(c.tenant, true) })
-	c.runner.config.Logger.Warn("projection waits and tries again", "projection", c.projection.Name, "tenant", c.tenant,
-		"failures", c.failures, "after", delay, "error", describe(err))
-}
-
-// stop halts the consumer until the process is started again: going on would skip or garble facts. The reason is kept beside the
-// checkpoint.
-func (c *consumer) stop(ctx context.Context, reason error) {
-	c.halted = true
-	text := describe(reason)
-	c.runner.config.Logger.Error("projection halted", "projection", c.projection.Name, "tenant", c.tenant, "position", c.at.position, "error", text)
-	pool, err := c.pool(ctx)
-	if err == nil {
-		_, err = pool.Exec(ctx, `update proj.checkpoint set error = $4 where projection = $1 and generation = $2 and tenant = $3`,
-			c.projection.Name, c.at.generation, string(c.tenant), text)
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		c.runner.config.Logger.Error("the reason for a halt could not be stored", "projection", c.projection.Name, "tenant", c.tenant, "error", describe(err))
 	}
 }

@@ -15,11 +15,11 @@ import (
 	"github.com/factum-platform/factum/eventstore/seal"
 )
 
-// ErrLostRace says that another runner moved the checkpoint first, or that the generation was retired. Nothing was written; the
-// checkpoint must be loaded again.
+// ErrLostRace says that another runner moved the checkpoint first, that an operator changed something, or that the generation was retired.
+// Nothing was written; the checkpoint must be loaded again.
 var ErrLostRace = errors.New("runner: the checkpoint was moved by another runner")
 
-// haltError stops a consumer until the process is started again: going on would skip or garble facts.
+// haltError lets a consumer stand still until what is wrong is healed: going on would skip or garble facts.
 type haltError struct{ reason string }
 
 func (e *haltError) Error() string { return "runner: halted: " + e.reason }
@@ -55,7 +55,7 @@ type verdict uint8
 const (
 	transient verdict = iota + 1 // worth another attempt, for ever
 	lostRace                     // load the checkpoint again
-	vanished                     // a relation is missing or of another shape: load again, then halt
+	vanished                     // a relation is missing or of another shape: load again at once, then halt
 	poison                       // the event cannot be applied
 	halt                         // a person must look
 )

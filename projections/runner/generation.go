@@ -8,9 +8,17 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/factum-platform/factum/eventstore"
 )
+
+// loadSQL reads the live generation and the consumer's checkpoint in it, if all of it is there.
+const loadSQL = `select l.generation, l.version, c.position, c.last_event, c.revision, c.error is not null,
+	exists (select from proj.paused p where p.projection = l.projection and p.tenant = c.tenant)
+	from proj.live l join proj.checkpoint c on c.projection = l.projection and c.generation = l.generation and c.tenant = $2 and c.state = 'live'
+	where l.projection = $1 and ($3 or to_regnamespace(l.projection || '_g' || l.generation) is not null and exists
+		(select from proj.checkpoint r where r.projection = l.projection and r.generation = l.generation and r.tenant = $4))`
 
 // load finds the live generation and the consumer's checkpoint in it, and makes what is missing. Without a pointer, a schema or the
 // root's checkpoint (somebody removed them, or this is the first time) a new generation begins at the start of the log.
@@ -19,45 +27,88 @@ func (c *consumer) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var at checkpoint
-	parked := map[eventstore.StreamID]bool{}
-	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		// Several runners may meet a new database at once: they take turns.
-		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended('factum.proj.' || $1, 0))`, c.projection.Name); err != nil {
-			return err
+	whole, err := c.find(ctx, pool)
+	if err == nil && !whole {
+		err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return c.make(ctx, tx) })
+		if err == nil {
+			whole, err = c.find(ctx, pool)
 		}
-		if at.generation, err = c.liveGeneration(ctx, tx); err != nil {
-			return err
+		if err == nil && !whole {
+			err = errors.New("the live generation is being changed")
 		}
-		_, err := tx.Exec(ctx, `insert into proj.checkpoint (projection, generation, tenant, state, version) values ($1, $2, $3, 'live', $4) on conflict do nothing`,
-			c.projection.Name, at.generation, string(c.tenant), c.projection.Version)
-		if err != nil {
-			return err
-		}
-		var last *[16]byte
-		err = tx.QueryRow(ctx, `select position, last_event from proj.checkpoint where projection = $1 and generation = $2 and tenant = $3`,
-			c.projection.Name, at.generation, string(c.tenant)).Scan(&at.position, &last)
-		if err != nil {
-			return err
-		}
-		if last != nil {
-			at.last = *last
-		}
-		rows, err := tx.Query(ctx, `select kind, stream_id from proj.parked where projection = $1 and generation = $2 and tenant = $3`,
-			c.projection.Name, at.generation, string(c.tenant))
-		if err != nil {
-			return err
-		}
-		var s eventstore.StreamID
-		_, err = pgx.ForEachRow(rows, []any{&s.Kind, &s.ID}, func() error { parked[s] = true; return nil })
-		return err
-	})
+	}
+	if err == nil {
+		c.skipped, err = skippedEvents(ctx, c.runner.config.Store.Tenant(c.tenant), c.runner.codec, c.projection.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("runner: load %s of %s: %w", c.projection.Name, c.tenant, err)
 	}
-	c.at, c.parked, c.loaded = at, parked, true
-	c.parkedStreams.Store(int64(len(parked)))
+	c.loaded = true
+	c.parkedStreams.Store(int64(len(c.parked)))
 	return nil
+}
+
+// find reads what is there and tells whether it is whole. The parked streams are read after the checkpoint: what changes them in between
+// raises its revision or moves it, and then the writer finds out at its next move.
+func (c *consumer) find(ctx context.Context, pool *pgxpool.Pool) (whole bool, err error) {
+	p := c.projection
+	at := checkpoint{state: stateLive}
+	var version int
+	var last *[16]byte
+	var blamed, paused bool
+	err = pool.QueryRow(ctx, loadSQL, p.Name, string(c.tenant), p.Effects, string(p.root(c.tenant))).
+		Scan(&at.generation, &version, &at.position, &last, &at.revision, &blamed, &paused)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := c.sameVersion(version); err != nil {
+		return false, err
+	}
+	if last != nil {
+		at.last = *last
+	}
+	parked := map[eventstore.StreamID]bool{}
+	rows, err := pool.Query(ctx, `select kind, stream_id from proj.parked where projection = $1 and generation = $2 and tenant = $3`,
+		p.Name, at.generation, string(c.tenant))
+	if err != nil {
+		return false, err
+	}
+	var s eventstore.StreamID
+	if _, err := pgx.ForEachRow(rows, []any{&s.Kind, &s.ID}, func() error { parked[s] = true; return nil }); err != nil {
+		return false, err
+	}
+	c.at, c.parked, c.blamed, c.paused = at, parked, blamed, paused
+	return true, nil
+}
+
+// make makes the live generation and the consumer's checkpoint, as far as they are missing.
+func (c *consumer) make(ctx context.Context, tx pgx.Tx) error {
+	// Several runners may meet a new database at once: they take turns.
+	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended('factum.proj.' || $1, 0))`, c.projection.Name); err != nil {
+		return err
+	}
+	generation, err := c.liveGeneration(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `insert into proj.checkpoint (projection, generation, tenant, state, version) values ($1, $2, $3, 'live', $4) on conflict do nothing`,
+		c.projection.Name, generation, string(c.tenant), c.projection.Version)
+	return err
+}
+
+// sameVersion halts on a live generation that another version of the projection's code wrote, which this one would garble.
+func (c *consumer) sameVersion(live int) error {
+	if live == c.projection.Version {
+		return nil
+	}
+	remedy := fmt.Sprintf("queries go on with what is there; build version %d beside it with 'factum projections rebuild %s'", c.projection.Version, c.projection.Name)
+	if c.projection.Effects {
+		remedy = "deploy a binary that has that version"
+	}
+	return &haltError{fmt.Sprintf("the live generation of %s has version %d, this binary writes version %d; %s", c.projection.Name, live, c.projection.Version, remedy)}
 }
 
 // liveGeneration returns the generation that queries read. It makes a new one when there is none that is whole.
@@ -70,10 +121,9 @@ func (c *consumer) liveGeneration(ctx context.Context, tx pgx.Tx) (int, error) {
 		return c.newGeneration(ctx, tx)
 	case err != nil:
 		return 0, err
-	case version != p.Version:
-		return 0, &haltError{fmt.Sprintf("the live generation of %s has version %d, this binary writes version %d", p.Name, version, p.Version)}
-	case p.Effects:
-		return generation, nil
+	}
+	if err := c.sameVersion(version); err != nil || p.Effects {
+		return generation, err
 	}
 	var whole bool
 	err = tx.QueryRow(ctx, `select to_regnamespace($1) is not null and exists

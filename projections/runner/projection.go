@@ -52,10 +52,19 @@ type Fact struct {
 type Writes struct {
 	schema string
 	batch  pgx.Batch
+
+	collect bool   // rows are added up in steps, which follow the batch
+	steps   []step // in order
 }
 
-// Exec queues a statement.
-func (w *Writes) Exec(sql string, args ...any) { w.batch.Queue(sql, args...) }
+// Exec queues a statement. It comes after the rows that were queued before it, and before those that are queued later.
+func (w *Writes) Exec(sql string, args ...any) {
+	if w.collect {
+		w.statements().Queue(sql, args...)
+		return
+	}
+	w.batch.Queue(sql, args...)
+}
 
 // Table qualifies a table's name with the schema of the generation that is being written: "files" → "documents_g1.files".
 func (w *Writes) Table(name string) string {

@@ -6,30 +6,58 @@ import (
 	"github.com/factum-platform/factum/eventstore"
 )
 
+const (
+	// workers is how many tenants are worked on at once while their databases answer.
+	workers = 8
+	// lingerers is how many more may be waited for whose databases do not.
+	lingerers = 24
+	// stuckServer is how many tenants of one server must linger for all its tenants to be taken for lingering ones.
+	stuckServer = 3
+)
+
+// news is why a tenant is to be worked on. The larger ones include the smaller ones.
+type news uint8
+
+const (
+	swept    news = iota // it is only looked after
+	rung                 // its log has grown
+	operated             // somebody changed something about its consumers, which are to be loaded anew
+)
+
 // queue hands dirty tenants to workers in turn: a tenant is worked on by one worker at a time, and one that is still dirty
-// afterwards goes to the end, so a long import costs the others one slice.
+// afterwards goes to the end, so a long import costs the others one slice. Tenants whose work takes unusually long, such as those of a server
+// that hangs, have workers of their own, so that however many they are they never take those of the others.
 type queue struct {
 	mu     sync.Mutex
 	filled sync.Cond
 	order  []eventstore.TenantID
 	marks  map[eventstore.TenantID]*mark
 	closed bool
+
+	server           func(tenant string) string // which server the tenant is on; optional
+	working, lingers int                        // tenants that are worked on, by the kind of worker
+	slow             map[eventstore.TenantID]bool
+	stuck            map[string]int // tenants that linger, by server
 }
 
 type mark struct {
 	queued, running bool
-	rung            bool // there is news; otherwise it is only looked after
+	lingers         bool // takes a worker of the lingering ones
+	news            news
 	again           bool // marked while it was running
 }
 
-func newQueue() *queue {
-	q := &queue{marks: map[eventstore.TenantID]*mark{}}
+func newQueue(server func(string) string) *queue {
+	if server == nil {
+		server = func(string) string { return "" }
+	}
+	q := &queue{marks: map[eventstore.TenantID]*mark{}, server: server, slow: map[eventstore.TenantID]bool{}, stuck: map[string]int{}}
 	q.filled.L = &q.mu
 	return q
 }
 
-// add marks the tenant dirty. rung says that its log is known to have grown.
-func (q *queue) add(t eventstore.TenantID, rung bool) {
+// add marks the tenant dirty.
+func (q *queue) add(t eventstore.TenantID, why news) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	m := q.marks[t]
@@ -37,7 +65,7 @@ func (q *queue) add(t eventstore.TenantID, rung bool) {
 		m = &mark{}
 		q.marks[t] = m
 	}
-	m.rung = m.rung || rung
+	m.news = max(m.news, why)
 	if m.running {
 		m.again = true
 		return
@@ -54,32 +82,102 @@ func (q *queue) push(t eventstore.TenantID, m *mark) {
 	q.filled.Signal()
 }
 
-// take waits for the next dirty tenant; ok is false once the queue is closed.
-func (q *queue) take() (t eventstore.TenantID, rung, ok bool) {
+// take waits for the next dirty tenant that has a worker; ok is false once the queue is closed.
+func (q *queue) take() (t eventstore.TenantID, why news, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.order) == 0 && !q.closed {
+	next := -1
+	for !q.closed {
+		if next = q.next(); next >= 0 {
+			break
+		}
 		q.filled.Wait()
 	}
 	if q.closed {
-		return "", false, false
+		return "", swept, false
 	}
-	t = q.order[0]
-	q.order = q.order[1:]
+	t = q.order[next]
+	q.order = append(q.order[:next], q.order[next+1:]...)
 	m := q.marks[t]
-	rung = m.rung
-	m.queued, m.running, m.rung, m.again = false, true, false, false
-	return t, rung, true
+	why = m.news
+	m.queued, m.running, m.news, m.again = false, true, swept, false
+	if m.lingers = q.isSlow(t); m.lingers {
+		q.lingers++
+		q.stuck[q.server(string(t))]++
+	} else {
+		q.working++
+	}
+	return t, why, true
 }
 
-// done ends the work that take began; more says that the tenant is still dirty.
-func (q *queue) done(t eventstore.TenantID, more bool) {
+// next is the index of the first tenant for which there is a worker, or -1.
+func (q *queue) next() int {
+	if q.working >= workers && q.lingers >= lingerers {
+		return -1
+	}
+	for i, t := range q.order {
+		if q.isSlow(t) {
+			if q.lingers < lingerers {
+				return i
+			}
+		} else if q.working < workers {
+			return i
+		}
+	}
+	return -1
+}
+
+// isSlow tells whether the tenant took too long the last time, or is on a server on which several do now.
+func (q *queue) isSlow(t eventstore.TenantID) bool {
+	if q.slow[t] {
+		return true
+	}
+	server := q.server(string(t))
+	return server != "" && q.stuck[server] >= stuckServer
+}
+
+// linger says that the work on the tenant takes too long. Its worker is given to others; when too many linger already it answers false, and
+// the work must be given up.
+func (q *queue) linger(t eventstore.TenantID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.slow[t] = true
+	m := q.marks[t]
+	if m == nil || !m.running || m.lingers {
+		return true
+	}
+	if q.lingers >= lingerers {
+		return false
+	}
+	m.lingers = true
+	q.working--
+	q.lingers++
+	q.stuck[q.server(string(t))]++
+	q.filled.Signal()
+	return true
+}
+
+// done ends the work that take began; more says that the tenant is still dirty, quick that it did not take too long.
+func (q *queue) done(t eventstore.TenantID, more, quick bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	m := q.marks[t]
-	m.running = false
+	if m.lingers {
+		server := q.server(string(t))
+		q.lingers--
+		if q.stuck[server]--; q.stuck[server] <= 0 {
+			delete(q.stuck, server)
+		}
+	} else {
+		q.working--
+	}
+	m.running, m.lingers = false, false
+	if quick {
+		delete(q.slow, t)
+	}
+	q.filled.Signal()
 	if more {
-		m.rung = true
+		m.news = max(m.news, rung)
 	}
 	if more || m.again {
 		q.push(t, m)

@@ -6,13 +6,18 @@ import (
 	"time"
 
 	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/infra/tenants"
 )
 
 const (
-	// workers is how many tenants are worked on at once.
-	workers = 8
-	// sweepEvery is how often every tenant is looked after, because a ring can be lost and tenants appear.
+	// sweepEvery is how often tenants that may have news are looked after, because a ring can be lost.
 	sweepEvery = 5 * time.Second
+	// patience is how long the work on a tenant may take before its worker is given to others.
+	patience = time.Second
+	// sliceTimeout bounds one slice of one consumer.
+	sliceTimeout = 15 * time.Second
+	// markFor is how old the mark of a tenant at rest must be to be removed: much more than a writer goes without marking and an append takes.
+	markFor = 3 * time.Minute
 )
 
 // Run drives the projections until ctx ends; then everything is stopped and it returns ctx's error. It is called once.
@@ -26,18 +31,20 @@ func (r *Runner) Run(ctx context.Context) error {
 			if err != nil {
 				return // the context ended
 			}
-			r.queue.add(t, true)
+			if r.mine(t) {
+				r.queue.add(t, rung)
+			}
 		}
 	})
-	wg.Go(func() { r.sweep(ctx) })
-	for range workers {
+	wg.Go(func() { r.sweeps(ctx) })
+	for range workers + lingerers {
 		wg.Go(func() {
 			for {
-				t, rung, ok := r.queue.take()
+				t, why, ok := r.queue.take()
 				if !ok {
 					return
 				}
-				r.queue.done(t, r.work(ctx, t, rung))
+				r.take(ctx, t, why)
 			}
 		})
 	}
@@ -47,61 +54,196 @@ func (r *Runner) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// sweep marks every tenant from time to time.
-func (r *Runner) sweep(ctx context.Context) {
+// Look lets the consumers of the tenant look at everything anew, also those that are halted or paused: somebody changed something about
+// them. Call it when another process says so (see Config.Ring). It never blocks.
+func (r *Runner) Look(t eventstore.TenantID) { r.queue.add(t, operated) }
+
+// mine tells whether the tenant is this process's to work on.
+func (r *Runner) mine(t eventstore.TenantID) bool {
+	return r.config.Share == nil || r.config.Share.Mine(string(t))
+}
+
+// sweeps looks after tenants from time to time, and when the processes that share them have changed.
+func (r *Runner) sweeps(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	known := r.config.Marks == nil // whether the tenants that this set of projections has never met are marked
 	for {
-		r.queue.add(eventstore.PlatformTenant, false)
-		tenants, err := r.config.Tenants(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.config.Logger.Warn("the list of tenants cannot be read; projections of new tenants wait", "error", describe(err))
+		var changed <-chan struct{}
+		if r.config.Share != nil {
+			changed = r.config.Share.Changed() // before the tenants are read
 		}
-		for _, t := range tenants {
-			r.queue.add(eventstore.TenantID(t), false)
+		if !known {
+			if err := r.config.Marks.MarkAll(ctx, Group(r.config.Projections)); err != nil {
+				r.warn(ctx, "tenants could not be marked for the projections of this binary; this is tried again", err)
+			} else {
+				known = true
+			}
 		}
+		r.sweep(ctx)
 		select {
 		case <-tick.C:
+		case <-changed:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// work runs one slice of each consumer of the tenant and tells whether any has more to do. A tenant that is only looked after costs
-// one query when nothing is new.
-func (r *Runner) work(ctx context.Context, t eventstore.TenantID, rung bool) (more bool) {
-	consumers := r.consumersOf(t)
-	if !rung && allLoaded(consumers) {
-		head, err := r.config.Store.Tenant(t).Head(ctx)
-		if err == nil && allAt(consumers, head) {
-			return false
+func (r *Runner) warn(ctx context.Context, message string, err error) {
+	if ctx.Err() == nil {
+		r.config.Logger.Warn(message, "error", describe(err)) //nolint:sloglint // the callers' messages are constants
+	}
+}
+
+// sweep queues the platform, the tenants that may have news and those that this process still remembers. A tenant that is marked by nobody
+// is at rest: neither its log nor its database is asked.
+func (r *Runner) sweep(ctx context.Context) {
+	r.queue.add(eventstore.PlatformTenant, swept)
+	var names []string
+	var err error
+	if r.config.Marks == nil {
+		names, err = r.config.Tenants(ctx)
+	} else {
+		var marked []tenants.Mark
+		if marked, err = r.config.Marks.Marked(ctx); err == nil {
+			marks := make(map[eventstore.TenantID]tenants.Mark, len(marked))
+			for _, m := range marked {
+				marks[eventstore.TenantID(m.Tenant)] = m
+				names = append(names, m.Tenant)
+			}
+			r.mu.Lock()
+			r.marks = marks
+			r.mu.Unlock()
 		}
+	}
+	if err != nil {
+		r.warn(ctx, "the tenants that may have news cannot be read; those whose bell was not heard wait", err)
+	}
+	for _, name := range names {
+		if t := eventstore.TenantID(name); r.mine(t) {
+			r.queue.add(t, swept)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for t := range r.consumers { // what has become another process's, or is at rest, is to be forgotten
+		r.queue.add(t, swept)
+	}
+}
+
+// take works on the tenant that the queue gave.
+func (r *Runner) take(ctx context.Context, t eventstore.TenantID, why news) {
+	slice, cancel := context.WithCancel(ctx)
+	defer cancel()
+	begun := time.Now()
+	late := time.AfterFunc(patience, func() {
+		if !r.queue.linger(t) {
+			cancel()
+		}
+	})
+	more := r.work(ctx, slice, t, why)
+	late.Stop()
+	r.queue.done(t, more, time.Since(begun) < patience)
+}
+
+// work runs one slice of each consumer of the tenant and tells whether any has more to do. A tenant that is only looked after costs
+// one query when nothing is new. run is the context of the whole runner, ctx that of this work.
+func (r *Runner) work(run, ctx context.Context, t eventstore.TenantID, why news) (more bool) {
+	if !r.mine(t) {
+		r.forget(t)
+		return false
+	}
+	consumers := r.consumersOf(t)
+	for _, c := range consumers {
+		if why == operated {
+			c.loaded, c.rest = false, time.Time{}
+		}
+	}
+	if why == swept && r.rests(ctx, t, consumers) {
+		return false
 	}
 	var shared *page
 	for _, c := range consumers {
 		if ctx.Err() != nil {
-			return false
+			break
 		}
-		if c.slice(ctx, &shared) {
+		slice, cancel := context.WithTimeout(ctx, sliceTimeout)
+		if c.slice(run, slice, &shared) {
 			more = true
 		}
+		cancel()
 	}
-	return more
+	return more && run.Err() == nil
 }
 
-func allLoaded(list []*consumer) bool {
+// rests tells whether nothing is to be done for a tenant that is only looked after. One that has been at rest for a while loses its mark and
+// is forgotten; it comes back with its next mark.
+func (r *Runner) rests(ctx context.Context, t eventstore.TenantID, list []*consumer) bool {
+	r.mu.Lock()
+	m, marked := r.marks[t]
+	r.mu.Unlock()
+	kept := r.config.Marks != nil && t != eventstore.PlatformTenant // marks are kept of it
+	at, quiet := allQuiet(list)
+	if kept && !marked && (quiet || !anyLoaded(list)) {
+		r.forget(t)
+		return true
+	}
+	if !allStill(list) {
+		return false
+	}
+	// The head is read after the mark: what was appended under it is seen.
+	ctx, cancel := context.WithTimeout(ctx, sliceTimeout)
+	defer cancel()
+	head, err := r.config.Store.Tenant(t).Head(ctx)
+	if err != nil || !allAt(list, head) {
+		return false // a slice will say what is wrong
+	}
+	if !kept || !quiet || at != head || m.Age < markFor {
+		return true
+	}
+	if err := r.config.Marks.Unmark(ctx, m); err != nil {
+		r.warn(ctx, "the mark of a tenant at rest cannot be removed; this is tried again", err)
+		return true
+	}
+	r.forget(t)
+	return true
+}
+
+// allQuiet tells whether the consumers have nothing to do that is known, and at which position they all stand.
+func allQuiet(list []*consumer) (at eventstore.Position, quiet bool) {
+	for i, c := range list {
+		if !c.loaded || standing(c.standing.Load()) != running || len(c.parked) > 0 || i > 0 && c.at.position != at {
+			return 0, false
+		}
+		at = c.at.position
+	}
+	return at, true
+}
+
+func anyLoaded(list []*consumer) bool {
 	for _, c := range list {
-		if !c.loaded && !c.halted {
+		if c.loaded || standing(c.standing.Load()) != running {
+			return true
+		}
+	}
+	return false
+}
+
+// allStill tells whether each consumer is loaded, or stands still until its time has come.
+func allStill(list []*consumer) bool {
+	for _, c := range list {
+		if !c.loaded && !time.Now().Before(c.rest) {
 			return false
 		}
 	}
 	return true
 }
 
+// allAt tells whether the consumers that do not stand still are at the position.
 func allAt(list []*consumer, head eventstore.Position) bool {
 	for _, c := range list {
-		if !c.halted && c.at.position != head {
+		if c.loaded && c.at.position != head {
 			return false
 		}
 	}
@@ -122,4 +264,11 @@ func (r *Runner) consumersOf(t eventstore.TenantID) []*consumer {
 		r.consumers[t] = list
 	}
 	return list
+}
+
+// forget drops what is remembered of a tenant. Only its worker may call it.
+func (r *Runner) forget(t eventstore.TenantID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.consumers, t)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/factum-platform/factum/domain/es"
+	"github.com/factum-platform/factum/domain/projection"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/memstore"
 	"github.com/factum-platform/factum/eventstore/seal"
@@ -40,6 +41,8 @@ type world struct {
 	waiter *readmodel.Waiter
 	moves  readmodel.Moves
 	sent   int
+
+	runners []*runner.Runner // that were started
 }
 
 const tenant = eventstore.TenantID("t1")
@@ -51,7 +54,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	registry, err := eventstore.NewRegistry(es.Event[added]("test.added"))
+	registry, err := eventstore.NewRegistry(es.Event[added]("test.added"), es.Event[projection.EventSkipped]("projection.event_skipped"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,21 +102,33 @@ func (w *world) add(stream string, n int) eventstore.Position {
 	return out[0].Position
 }
 
-// run starts a runner and returns what stops it.
-func (w *world) run(change func(*runner.Config), projections ...runner.Projection) (stop func()) {
-	w.t.Helper()
+// config is what a runner or an operator of the world needs.
+func (w *world) config(change func(*runner.Config), projections ...runner.Projection) runner.Config {
 	c := runner.Config{
 		Store: w.store, Codec: w.codec, Projections: projections, Moves: &w.moves, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		Pool:    func(context.Context, string) (*pgxpool.Pool, error) { return w.pool, nil },
 		Tenants: func(context.Context) ([]string, error) { return []string{string(tenant)}, nil },
+		Ring: func(_ context.Context, t string) error {
+			for _, r := range w.runners {
+				r.Look(eventstore.TenantID(t))
+			}
+			return nil
+		},
 	}
 	if change != nil {
 		change(&c)
 	}
-	r, err := runner.New(c)
+	return c
+}
+
+// run starts a runner and returns what stops it.
+func (w *world) run(change func(*runner.Config), projections ...runner.Projection) (stop func()) {
+	w.t.Helper()
+	r, err := runner.New(w.config(change, projections...))
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.runners = append(w.runners, r)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()

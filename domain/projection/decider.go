@@ -1,0 +1,64 @@
+package projection
+
+import (
+	"maps"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/factum-platform/factum/domain/es"
+)
+
+// maxReason bounds a reason, in characters.
+const maxReason = 500
+
+// Command is something that is asked of a projection's stream.
+type Command interface{ isProjectionCommand() }
+
+// SkipEvent asks that the projection passes over the event of the stream. Known says that the log holds it there.
+type SkipEvent struct {
+	Projection, StreamKind, StreamID, EventID string
+	Known                                     bool
+	Reason, By                                string
+	At                                        time.Time
+}
+
+func (SkipEvent) isProjectionCommand() {}
+
+// State is which events are passed over, by their ids.
+type State struct{ Skipped map[string]bool }
+
+// Decider decides about one projection of one log. Refusals: projection.reason, projection.event_unknown, projection.event_skipped.
+var Decider = es.Decider[State, Command, Event]{
+	Initial: func() State { return State{} },
+	Decide: func(s State, c Command) ([]Event, error) {
+		skip, ok := c.(SkipEvent)
+		if !ok {
+			return nil, es.Refuse("projection.command", "Unknown command %T.", c)
+		}
+		reason := strings.TrimSpace(skip.Reason)
+		switch n := utf8.RuneCountInString(reason); {
+		case n == 0 || n > maxReason:
+			return nil, es.Refuse("projection.reason", "A reason of 1 to %d characters says why the event is skipped.", maxReason)
+		case !skip.Known:
+			return nil, es.Refuse("projection.event_unknown", "The log holds no event %s in stream %s-%s.", skip.EventID, skip.StreamKind, skip.StreamID)
+		case s.Skipped[skip.EventID]:
+			return nil, es.Refuse("projection.event_skipped", "%s passes over event %s already.", skip.Projection, skip.EventID)
+		}
+		return []Event{EventSkipped{
+			Projection: skip.Projection, StreamKind: skip.StreamKind, StreamID: skip.StreamID, EventID: skip.EventID,
+			Reason: reason, By: skip.By, At: skip.At,
+		}}, nil
+	},
+	Evolve: func(s State, e Event) State {
+		if e, ok := e.(EventSkipped); ok {
+			skipped := maps.Clone(s.Skipped)
+			if skipped == nil {
+				skipped = map[string]bool{}
+			}
+			skipped[e.EventID] = true
+			s.Skipped = skipped
+		}
+		return s
+	},
+}
