@@ -13,10 +13,27 @@ import (
 // connectTimeout bounds one connection attempt.
 const connectTimeout = 5 * time.Second
 
-// Open returns a pool of at most maxConns connections (none is kept when idle for a minute) and checks that the server
-// answers. Each connection has the guards of a server application: statements end after 30 s, waits for a lock after 2 s, idle
-// transactions after 10 s. The DSN's password does not occur in errors.
+// Open returns a pool of at most maxConns connections, as [Configure] describes it, and checks that the server answers. The DSN's
+// password does not occur in errors.
 func Open(ctx context.Context, dsn string, maxConns int32) (*pgxpool.Pool, error) {
+	c, err := Configure(dsn, maxConns)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: open a pool to %s: %w", where(c), err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("postgres: connect to %s: %w", where(c), err)
+	}
+	return pool, nil
+}
+
+// Configure describes a pool of at most maxConns connections; none is kept when idle for a minute. Each connection has the guards of
+// a server application: statements end after 30 s, waits for a lock after 2 s, idle transactions after 10 s.
+func Configure(dsn string, maxConns int32) (*pgxpool.Config, error) {
 	c, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: the DSN cannot be read: %w", err) // pgx redacts the password
@@ -35,15 +52,7 @@ func Open(ctx context.Context, dsn string, maxConns int32) (*pgxpool.Pool, error
 	} {
 		c.ConnConfig.RuntimeParams[setting] = value
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, c)
-	if err != nil {
-		return nil, fmt.Errorf("postgres: open a pool to %s: %w", where(c), err)
-	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("postgres: connect to %s: %w", where(c), err)
-	}
-	return pool, nil
+	return c, nil
 }
 
 func where(c *pgxpool.Config) string {

@@ -6,7 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ProvisionOn runs the statements of Provision over a connection of the test's.
-func ProvisionOn(ctx context.Context, d *Databases, admin *pgx.Conn, tenant, database string) error {
-	return d.provision(ctx, admin, tenant, database)
+// ProvisionWith runs the statements of Provision over a connection of the test's.
+func ProvisionWith(ctx context.Context, d *Databases, main *pgx.Conn, tenant, database string) error {
+	return d.provision(ctx, main, tenant, database)
 }

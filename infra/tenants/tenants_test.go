@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -33,17 +34,23 @@ func schema() fs.FS {
 func open(t *testing.T, change func(*tenants.Config)) (*tenants.Databases, *pgxpool.Pool) {
 	t.Helper()
 	dsn := pgtest.Database(t, postgres.Migrations{Name: "placement", FS: tenants.Migrations()})
+	return openOn(t, dsn, t.TempDir()+"/kek.json", change)
+}
+
+// openOn opens the databases of a platform as one more process would.
+func openOn(t *testing.T, dsn, keyFile string, change func(*tenants.Config)) (*tenants.Databases, *pgxpool.Pool) {
+	t.Helper()
 	pool, err := postgres.Open(t.Context(), dsn, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	kek, err := keyring.LoadOrCreateKEK(t.TempDir() + "/kek.json")
+	kek, err := keyring.LoadOrCreateKEK(keyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := tenants.Config{
-		Platform: pool, AdminDSN: dsn, Secrets: keyring.Open(pool, kek),
+		Platform: pool, AdminDSN: dsn, Secrets: keyring.Open(pool, kek), Logger: slog.New(slog.DiscardHandler),
 		TenantMigrations: []postgres.Migrations{{Name: "notes", FS: schema()}},
 	}
 	if change != nil {
@@ -170,7 +177,7 @@ func TestProvisionFinishesAfterACrash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = tenants.ProvisionOn(t.Context(), d, conn, tenantA, "tenant_crash")
+		err = tenants.ProvisionWith(t.Context(), d, conn, tenantA, "tenant_crash")
 		if closeErr := conn.Close(context.Background()); closeErr != nil {
 			t.Fatal(closeErr)
 		}
@@ -218,7 +225,7 @@ func TestIdlePoolsAreClosed(t *testing.T) {
 	}
 	defer held.Release()
 	deadline := time.After(10 * time.Second)
-	for tick := time.Tick(10 * time.Millisecond); ; {
+	for tick := time.Tick(300 * time.Millisecond); ; { // less often than the pool takes to become idle: a ping is a use
 		if err := idle.Ping(t.Context()); err != nil {
 			break // closed
 		}

@@ -1,0 +1,167 @@
+package tenants
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// evictEvery is how often idle connections are looked for while somebody waits for one.
+	evictEvery = 5 * time.Millisecond
+	// closeWithin bounds the good-bye to a server.
+	closeWithin = 250 * time.Millisecond
+)
+
+// budget bounds the connections of all tenants' pools of this process. A slot is taken when a socket is dialled and given back when that
+// is closed. Who finds none waits in order; meanwhile idle connections are closed, those of the least recently used pools first. It is
+// safe for concurrent use.
+type budget struct {
+	slots   int
+	waiters atomic.Int64 // length of waiting, for those that only look
+	waited  prometheus.Histogram
+
+	mu       sync.Mutex
+	used     int
+	waiting  list.List // of chan struct{}, closed when a slot is handed over
+	holders  list.List // of *entry with open sockets, the least recently used first
+	evicting bool
+	evictors sync.WaitGroup
+}
+
+func newBudget(slots int, r prometheus.Registerer) *budget {
+	b := &budget{slots: slots, waited: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "factum_tenant_connection_wait_seconds", Help: "Waits for a free connection when all of --tenant-connections are open.",
+		Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5},
+	})}
+	if r != nil {
+		r.MustRegister(b.waited, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "factum_tenant_connections", Help: "Open connections to tenants' databases; --tenant-connections bounds them.",
+		}, func() float64 { return float64(b.open()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "factum_tenant_connections_waiting", Help: "Connections that wait for a free slot.",
+		}, func() float64 { return float64(b.waiters.Load()) }))
+	}
+	return b
+}
+
+func (b *budget) open() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
+// take returns when a slot is the caller's. Its only error is the context's.
+func (b *budget) take(ctx context.Context) error {
+	b.mu.Lock()
+	if b.used < b.slots && b.waiting.Len() == 0 {
+		b.used++
+		b.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	place := b.waiting.PushBack(turn)
+	b.waiters.Add(1)
+	if !b.evicting {
+		b.evicting = true
+		b.evictors.Go(b.evict)
+	}
+	b.mu.Unlock()
+	begun := time.Now()
+	defer func() { b.waited.Observe(time.Since(begun).Seconds()) }()
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-turn: // handed over meanwhile
+		return nil
+	default:
+		b.waiting.Remove(place)
+		b.waiters.Add(-1)
+		return ctx.Err()
+	}
+}
+
+// give hands a slot to whoever waits longest.
+func (b *budget) give() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first := b.waiting.Front()
+	if first == nil {
+		b.used--
+		return
+	}
+	b.waiters.Add(-1)
+	close(b.waiting.Remove(first).(chan struct{}))
+}
+
+// touch notes that the pool was asked for.
+func (b *budget) touch(e *entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e.place != nil {
+		b.holders.MoveToBack(e.place)
+	}
+}
+
+// holds notes that a socket of the pool was opened (1) or closed (-1).
+func (b *budget) holds(e *entry, change int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e.sockets += change
+	switch {
+	case e.sockets > 0 && e.place == nil:
+		e.place = b.holders.PushBack(e)
+	case e.sockets == 0 && e.place != nil:
+		b.holders.Remove(e.place)
+		e.place = nil
+	}
+}
+
+// evict closes idle connections as long as anybody waits.
+func (b *budget) evict() {
+	tick := time.NewTicker(evictEvery)
+	defer tick.Stop()
+	for {
+		b.mu.Lock()
+		wanted := b.waiting.Len()
+		if wanted == 0 {
+			b.evicting = false
+			b.mu.Unlock()
+			return
+		}
+		var pools []*pgxpool.Pool
+		for at := b.holders.Front(); at != nil; at = at.Next() {
+			pools = append(pools, at.Value.(*entry).pool)
+		}
+		b.mu.Unlock()
+		for _, pool := range pools {
+			if wanted -= closeIdle(pool); wanted <= 0 {
+				break
+			}
+		}
+		<-tick.C
+	}
+}
+
+// closeIdle closes the pool's idle connections; the pool stays usable.
+func closeIdle(pool *pgxpool.Pool) (closed int) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	for _, c := range pool.AcquireAllIdle(ctx) {
+		_ = c.Hijack().Close(ctx) // the socket is closed in any case, and nobody waits for an answer on it
+		closed++
+	}
+	return closed
+}
+
+// wait returns when nothing runs any more; the pools must be closed before.
+func (b *budget) wait() { b.evictors.Wait() }

@@ -1,0 +1,32 @@
+package tenants
+
+import (
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+)
+
+// verifierRounds is PostgreSQL's own number is 4096, which slows guessing of passwords that people choose. These have 192 random bits, and
+// each new connection would pay for the rounds.
+const verifierRounds = 4096
+
+// verifier is what PostgreSQL keeps of a password (RFC 5803): with it the password itself is not sent, nor logged by the server.
+func verifier(password string) string {
+	var salt [16]byte
+	rand.Read(salt[:]) // never fails (Go 1.24)
+	salted, err := pbkdf2.Key(sha256.New, password, salt[:], verifierRounds, sha256.Size)
+	if err != nil { // only for a length that no hash has
+		panic("tenants: PBKDF2: " + err.Error())
+	}
+	mac := func(key []byte, text string) []byte {
+		m := hmac.New(sha256.New, key)
+		m.Write([]byte(text))
+		return m.Sum(nil)
+	}
+	stored := sha256.Sum256(mac(salted, "Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", verifierRounds, b64(salt[:]), b64(stored[:]), b64(mac(salted, "Server Key")))
+}
