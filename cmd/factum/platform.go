@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,6 +25,8 @@ import (
 	"github.com/factum-platform/factum/infra/httpapi"
 	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/keyring"
+	"github.com/factum-platform/factum/infra/members"
+	"github.com/factum-platform/factum/infra/notify"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/readmodel"
@@ -65,7 +68,13 @@ type platform struct {
 	moves    *readmodel.Moves
 	waiter   *readmodel.Waiter
 	metrics  *prometheus.Registry
+	activity tenants.Activity
+	hub      *notify.Hub
+	runner   atomic.Pointer[runner.Runner] // nil without the role projector
 }
+
+// lookChannel is where processes tell each other that somebody changed something about a tenant's consumers.
+const lookChannel = "look"
 
 // readModels are the projections that can be built anew at any time.
 func readModels() []runner.Projection {
@@ -92,7 +101,7 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		}
 	}
 	if s.roles.has(roleProjector) {
-		if err := p.startProjector(st); err != nil {
+		if err := p.startProjector(ctx, st); err != nil {
 			return nil, err
 		}
 	}
@@ -116,6 +125,8 @@ func (p *platform) openLog(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("platform pool", func(context.Context) error { p.pool.Close(); return nil })
+	p.activity = tenants.Activity{Pool: p.pool}
+	p.openHub(st)
 	keys := keyring.Open(p.pool, p.kek)
 	if p.dbs, err = p.openTenants(ctx, p.pool, keys); err != nil {
 		return err
@@ -144,12 +155,36 @@ func (p *platform) openLog(ctx context.Context, st *stack) error {
 			Name: "factum_log_stuck_tenants", Help: "Tenants whose log has grown and whose readers are not given the new events.",
 		}, func() float64 { return float64(w.Stuck()) }))
 	}
-	p.store = measured.Wrap(eventstore.Guard(store, types), p.metrics)
+	mark := func(ctx context.Context, t eventstore.TenantID) error { return p.activity.Mark(ctx, string(t)) }
+	p.store = measured.Wrap(eventstore.Guard(eventstore.Mark(store, mark), types), p.metrics)
 	p.codec = &seal.Codec{Registry: types, Keys: sealKeys{keys}}
 	if !p.roles.has(roleAPI) && !p.roles.has(roleWorker) {
 		return nil
 	}
 	return p.openCommands(ctx, keys)
+}
+
+// openHub lets this process and the others hear of each other.
+func (p *platform) openHub(st *stack) {
+	p.hub = notify.Open(p.pool, p.log, map[string]func(notify.Hint){
+		readmodel.Channel: p.moves.Hear,
+		lookChannel: func(h notify.Hint) {
+			if r := p.runner.Load(); r != nil {
+				r.Look(eventstore.TenantID(h.Key))
+			}
+		},
+	})
+	p.moves.Share(func(h notify.Hint) { p.hub.Send(readmodel.Channel, h) }, p.hub.Connected)
+	st.started("hints between processes", func(context.Context) error { p.hub.Close(); return nil })
+}
+
+// provision makes a tenant's database and lets its read models be built at once, and not when a projector happens to look.
+func (p *platform) provision(ctx context.Context, tenant, database string) error {
+	err := p.dbs.Provision(ctx, tenant, database)
+	if err == nil {
+		p.hub.Send(lookChannel, notify.Hint{Key: tenant})
+	}
+	return err
 }
 
 // openCommands prepares the use cases: for people, and for the jobs that report.
@@ -158,7 +193,7 @@ func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err
 		return err
 	}
 	c := commands.Config{
-		Store: p.store, Codec: p.codec, Provision: p.dbs.Provision, MAC: keys.MAC, Auth: p.accounts,
+		Store: p.store, Codec: p.codec, Provision: p.provision, MAC: keys.MAC, Auth: p.accounts,
 		TSAProvider: p.tsa.Provider, Now: time.Now, NewID: uuid.NewString, Logger: p.log,
 	}
 	if p.roles.has(roleAPI) {
@@ -189,19 +224,35 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 	return nil
 }
 
-// startProjector moves read models and sagas along the logs. It inserts jobs and works on none.
-func (p *platform) startProjector(st *stack) error {
+// consumers says what runs and steers the projections of this platform.
+func (p *platform) consumers(projections []runner.Projection) runner.Config {
+	return runner.Config{
+		Store: p.store, Codec: p.codec, Pool: p.dbs.Pool, Tenants: p.dbs.Tenants, Projections: projections, Marks: p.activity, Logger: p.log,
+		Ring: func(ctx context.Context, tenant string) error {
+			return notify.Send(ctx, p.pool, lookChannel, notify.Hint{Key: tenant})
+		},
+	}
+}
+
+// startProjector moves read models and sagas along the logs, of the tenants that are this process's among those that do so. It inserts jobs and
+// works on none.
+func (p *platform) startProjector(ctx context.Context, st *stack) error {
 	queue, err := jobs.New(jobs.Config{Pool: p.pool, Logger: p.log})
 	if err != nil {
 		return err
 	}
-	projector, err := runner.New(runner.Config{
-		Store: p.store, Codec: p.codec, Pool: p.dbs.Pool, Tenants: p.dbs.Tenants, Moves: p.moves, Logger: p.log, Registerer: p.metrics,
-		Projections: append(readModels(), process.Sagas(queue)...),
-	})
+	c := p.consumers(append(readModels(), process.Sagas(queue)...))
+	member, err := members.Join(ctx, p.pool, runner.Group(c.Projections), p.log)
 	if err != nil {
 		return err
 	}
+	st.started("membership of projectors", func(context.Context) error { member.Leave(); return nil })
+	c.Moves, c.Registerer, c.Share = p.moves, p.metrics, member
+	projector, err := runner.New(c)
+	if err != nil {
+		return err
+	}
+	p.runner.Store(projector)
 	st.background("projector", projector.Run)
 	return nil
 }

@@ -18,6 +18,7 @@ const (
 	// settleFor bounds how long an answer waits for a read model.
 	settleFor = 2 * time.Second
 	rebuiltIn = 50 * time.Millisecond // between two looks for a read model that is not built yet
+	readAgain = 2                     // how often a read is begun anew when its generation or its connection is gone
 )
 
 // Model is a read model and the log whose positions count in it.
@@ -52,7 +53,7 @@ func (s *Server) pool(ctx context.Context, m Model) (*pgxpool.Pool, error) {
 
 // Read calls fn in one read-only transaction over the live generation of the model, whose tables lie in schema, and says how
 // far the model is at least. With minPosition it waits at most 2 s for the model to be that far, then answers 503. fn may be called
-// again while a model is still being built.
+// again: while a model is still being built, when the generation that it read was dropped meanwhile, and when the connection was lost.
 func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(tx pgx.Tx, schema string) error) (Settled, error) {
 	pool, err := s.pool(ctx, m)
 	if err != nil {
@@ -68,14 +69,22 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 			return Settled{}, err
 		}
 	}
-	for {
+	for failed := 0; ; {
 		at, err := readmodel.Position(ctx, pool, m.projection, m.log)
-		if err != nil {
-			return Settled{}, err
+		if err == nil {
+			err = readmodel.Read(ctx, pool, m.projection, fn)
 		}
-		err = readmodel.Read(ctx, pool, m.projection, fn)
-		if !errors.Is(err, readmodel.ErrNotBuilt) {
-			return Settled{Position: strconv.FormatUint(at, 10)}, err
+		switch {
+		case err == nil:
+			return Settled{Position: strconv.FormatUint(at, 10)}, nil
+		case readmodel.Passing(err) && failed < readAgain && ctx.Err() == nil:
+			failed++ // at once: the pool opens another connection, or the pointer shows another generation
+			if pool, err = s.pool(ctx, m); err != nil {
+				return Settled{}, err
+			}
+			continue
+		case !errors.Is(err, readmodel.ErrNotBuilt):
+			return Settled{}, err
 		}
 		again := time.NewTimer(rebuiltIn)
 		select {

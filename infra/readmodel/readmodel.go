@@ -7,17 +7,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // ErrNotBuilt says that the database holds no live generation of the projection yet: the projector has not met it.
 var ErrNotBuilt = errors.New("the read model is not built yet; it appears once the projector runs")
 
-// pollEvery is how often a waiter looks for checkpoints that another process moved.
-const pollEvery = 50 * time.Millisecond
+const (
+	// pollEvery is how often a waiter looks for checkpoints that another process moved, while it does not hear of them.
+	pollEvery = 50 * time.Millisecond
+	// hearingPollEvery is how often it looks while it does: a notification can be lost.
+	hearingPollEvery = 250 * time.Millisecond
+)
 
 // Schema is the PostgreSQL schema in which a generation of a projection lies, such as "documents_g1".
 func Schema(projection string, generation int) string {
@@ -39,6 +47,22 @@ func Read(ctx context.Context, pool *pgxpool.Pool, projection string, fn func(tx
 		}
 		return fn(tx, Schema(projection, generation))
 	})
+}
+
+// Passing tells whether a read that failed with err may succeed when it is begun anew: its generation was dropped after the pointer was read,
+// or the connection was lost.
+func Passing(err error) bool {
+	var pg *pgconn.PgError
+	var network net.Error
+	switch {
+	case errors.As(err, &pg):
+		return pg.Code == "42P01" || pg.Code == "3F000" || pg.Code == "57P01" || pg.Code == "57P02" || strings.HasPrefix(pg.Code, "08")
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return false
+	case errors.As(err, &network):
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
 }
 
 // Position is how far the projection's live generation has applied the tenant's log; 0 when it has not begun. tenant is the id
@@ -70,12 +94,12 @@ func NewWaiter(moves *Moves) *Waiter {
 }
 
 // Wait returns nil once the live generation has applied the tenant's log up to position. It is woken by the projector of this
-// process and looks every 50 ms for other processes' work; the context bounds it, and then errors.Is finds the context's error. tenant
-// is the id of the log, as in [Position].
+// process, and by those of others where [Moves] are shared; besides it looks by itself, every 50 ms or, where it hears the others, every
+// 250 ms. The context bounds it, and then errors.Is finds the context's error. tenant is the id of the log, as in [Position].
 func (w *Waiter) Wait(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, position uint64) error {
 	reached, stop := w.moves.watch(projection, tenant, position)
 	defer stop()
-	poll := time.NewTicker(pollEvery)
+	poll := time.NewTimer(pollEvery)
 	defer poll.Stop()
 	for {
 		at, err := Position(ctx, pool, projection, tenant)
@@ -88,6 +112,11 @@ func (w *Waiter) Wait(ctx context.Context, pool *pgxpool.Pool, projection, tenan
 		if err != nil {
 			return err
 		}
+		every := pollEvery
+		if w.moves.hears() {
+			every = hearingPollEvery
+		}
+		poll.Reset(every)
 		select {
 		case <-reached:
 			return nil

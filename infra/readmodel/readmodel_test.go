@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/factum-platform/factum/infra/notify"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/postgres/pgtest"
 )
@@ -111,6 +112,32 @@ func TestWaitIsWokenBySignal(t *testing.T) {
 	}
 	if len(moves.waiting) != 0 {
 		t.Fatal("the waiter was not forgotten")
+	}
+}
+
+// TestWaitIsWokenByAnotherProcess: what one process announces ends the wait in another, before its poll would.
+func TestWaitIsWokenByAnotherProcess(t *testing.T) {
+	pool := open(t)
+	var here, there Moves
+	hear := make(chan notify.Hint, 1)
+	there.Share(func(h notify.Hint) { hear <- h }, nil)
+	here.Share(func(notify.Hint) { t.Error("what was heard is told again") }, func() bool { return true })
+	done := make(chan error, 1)
+	go func() { done <- NewWaiter(&here).Wait(t.Context(), pool, "things", "t1", 6) }()
+	// The checkpoint in the database never moves, so nothing but the signal can end the wait.
+	for {
+		there.Announce("things", "t1", 7)
+		here.Hear(notify.Hint{Key: "things", Value: "7"})
+		here.Hear(notify.Hint{Key: "things/t1", Value: "x"})
+		here.Hear(<-hear)
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		case <-time.After(time.Millisecond): // it may not wait yet
+		}
 	}
 }
 

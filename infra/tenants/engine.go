@@ -51,8 +51,13 @@ func BeginMove(ctx context.Context, q Querier, from, to string) error {
 	return moved(ctx, q, `update placement.log set moving_to = $2 where engine = $1`, from, to)
 }
 
-// EndMove notes that the logs are the other engine's from now on. It needs the administrator's rights.
+// EndMove notes that the logs are the other engine's from now on, and marks all tenants, because read models that hold positions are to be
+// built anew. It needs the administrator's rights.
 func EndMove(ctx context.Context, q Querier, from, to string) error {
+	_, err := q.Exec(ctx, `insert into placement.activity (tenant) select d.tenant from placement.databases d on conflict (tenant) do update set marked_at = now()`)
+	if err != nil {
+		return fmt.Errorf("tenants: mark all as active: %w", err)
+	}
 	return moved(ctx, q, `update placement.log set engine = $2, moving_to = null, since = now() where engine = $1 and moving_to = $2`, from, to)
 }
 

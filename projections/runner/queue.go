@@ -107,6 +107,9 @@ func (q *queue) take() (t eventstore.TenantID, why news, ok bool) {
 	} else {
 		q.working++
 	}
+	if q.next() >= 0 {
+		q.filled.Signal() // what made room for one may have made room for more
+	}
 	return t, why, true
 }
 

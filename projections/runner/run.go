@@ -13,7 +13,7 @@ const (
 	// sweepEvery is how often tenants that may have news are looked after, because a ring can be lost.
 	sweepEvery = 5 * time.Second
 	// patience is how long the work on a tenant may take before its worker is given to others.
-	patience = time.Second
+	patience = 500 * time.Millisecond
 	// sliceTimeout bounds one slice of one consumer.
 	sliceTimeout = 15 * time.Second
 	// markFor is how old the mark of a tenant at rest must be to be removed: much more than a writer goes without marking and an append takes.

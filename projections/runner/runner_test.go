@@ -43,6 +43,7 @@ type world struct {
 	sent   int
 
 	runners []*runner.Runner // that were started
+	writer  eventstore.Store // what add appends through; nil: store
 }
 
 const tenant = eventstore.TenantID("t1")
@@ -83,7 +84,10 @@ func sums() runner.Projection {
 func (w *world) add(stream string, n int) eventstore.Position {
 	w.t.Helper()
 	w.sent++
-	log := w.store.Tenant(tenant)
+	var log eventstore.Log = w.store.Tenant(tenant)
+	if w.writer != nil {
+		log = w.writer.Tenant(tenant)
+	}
 	s := eventstore.StreamID{Kind: "test", ID: stream}
 	version := eventstore.Version(0)
 	for rec, err := range log.ReadStream(w.t.Context(), s, 1) {

@@ -1,0 +1,366 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/infra/members"
+	"github.com/factum-platform/factum/infra/postgres"
+	"github.com/factum-platform/factum/infra/postgres/pgtest"
+	"github.com/factum-platform/factum/infra/readmodel"
+	"github.com/factum-platform/factum/infra/tenants"
+	"github.com/factum-platform/factum/projections/runner"
+)
+
+// counted counts which tenants' logs are read.
+type counted struct {
+	eventstore.Store
+	mu    sync.Mutex
+	reads map[eventstore.TenantID]int
+}
+
+type countedLog struct {
+	eventstore.Log
+	count func()
+}
+
+func (c *counted) Tenant(t eventstore.TenantID) eventstore.Log {
+	return countedLog{c.Store.Tenant(t), func() { c.count(t) }}
+}
+
+func (c *counted) count(t eventstore.TenantID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reads[t]++
+}
+
+func (c *counted) of(t eventstore.TenantID) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reads[t]
+}
+
+func (l countedLog) Page(ctx context.Context, after eventstore.Position, limit int) (eventstore.Batch, error) {
+	l.count()
+	return l.Log.Page(ctx, after, limit)
+}
+
+func (l countedLog) Head(ctx context.Context) (eventstore.Position, error) {
+	l.count()
+	return l.Log.Head(ctx)
+}
+
+// placed is a world with the platform's table of marks.
+func placed(t *testing.T) (*world, tenants.Activity) {
+	t.Helper()
+	w := newWorld(t)
+	pool, err := postgres.Open(t.Context(), pgtest.Database(t, postgres.Migrations{Name: "placement", FS: tenants.Migrations()}), 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return w, tenants.Activity{Pool: pool}
+}
+
+func (w *world) marks(a tenants.Activity) (out string) {
+	w.t.Helper()
+	if err := a.Pool.QueryRow(w.t.Context(), `select coalesce(string_agg(tenant, ' ' order by tenant), '') from placement.activity`).Scan(&out); err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// deaf is a store whose bell nobody hears, as when the notification is lost.
+type deaf struct {
+	eventstore.Store
+	bell eventstore.Bell
+}
+
+func (d *deaf) Bell() *eventstore.Bell { return &d.bell }
+
+// TestATenantAtRestIsNotAsked: neither its log nor its database is, by nobody; and a mark brings it back, without a bell.
+func TestATenantAtRestIsNotAsked(t *testing.T) {
+	w, activity := placed(t)
+	store := &counted{Store: &deaf{Store: w.store}, reads: map[eventstore.TenantID]int{}}
+	var opened atomic.Int64
+	w.add("a", 1)
+	if err := activity.MarkAll(t.Context(), runner.Group([]runner.Projection{sums()})); err != nil { // no new set of projections: the sweep finds marks only
+		t.Fatal(err)
+	}
+	changed := newShare()
+	w.run(func(c *runner.Config) {
+		c.Store, c.Marks, c.Share = store, activity, changed
+		c.Pool = func(_ context.Context, tenant string) (*pgxpool.Pool, error) {
+			if tenant != "platform" {
+				opened.Add(1)
+			}
+			return w.pool, nil
+		}
+		c.Tenants = func(context.Context) ([]string, error) {
+			return nil, errors.New("the list of all tenants is not for runners")
+		}
+	}, sums())
+	for range 20 { // sweeps
+		changed.change()
+	}
+	if n := opened.Load() + int64(store.of(tenant)); n != 0 {
+		t.Fatalf("a tenant at rest was asked %d times", n)
+	}
+
+	w.writer = eventstore.Mark(w.store, func(ctx context.Context, t eventstore.TenantID) error { return activity.Mark(ctx, string(t)) })
+	last := w.add("a", 2)
+	changed.change() // the next sweep
+	w.await("sums", last)
+
+	// Once the mark is old, and the tenant at rest, it is removed, and nobody asks again.
+	if _, err := activity.Pool.Exec(t.Context(), `update placement.activity set marked_at = now() - interval '170 seconds'`); err != nil {
+		t.Fatal(err)
+	}
+	changed.change()
+	if got := w.marks(activity); got != string(tenant) {
+		t.Fatal("a young mark was removed")
+	}
+	if _, err := activity.Pool.Exec(t.Context(), `update placement.activity set marked_at = now() - interval '190 seconds'`); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(20 * time.Second)
+	for w.marks(activity) != "" {
+		changed.change()
+		select {
+		case <-deadline:
+			t.Fatal("the mark stays")
+		default:
+		}
+	}
+	for range 3 {
+		changed.change()
+	}
+	before := opened.Load() + int64(store.of(tenant))
+	for range 20 {
+		changed.change()
+	}
+	if n := opened.Load() + int64(store.of(tenant)); n != before {
+		t.Fatalf("a tenant at rest was asked %d times", n-before)
+	}
+}
+
+// TestAnOldMarkStaysWhileSomethingIsLeftToDo: what stands still is looked after.
+func TestAnOldMarkStaysWhileSomethingIsLeftToDo(t *testing.T) {
+	w, activity := placed(t)
+	changed := newShare()
+	if err := activity.Mark(t.Context(), string(tenant)); err != nil {
+		t.Fatal(err)
+	}
+	w.add("bad", -1)
+	last := w.add("a", 1)
+	w.run(func(c *runner.Config) { c.Marks, c.Share = activity, changed }, sums())
+	w.await("sums", last)
+	if _, err := activity.Pool.Exec(t.Context(), `update placement.activity set marked_at = now() - interval '1 hour'`); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		changed.change()
+	}
+	if got := w.marks(activity); got != string(tenant) {
+		t.Fatal("the mark of a tenant with a parked stream was removed")
+	}
+}
+
+// TestNewProjectionsMeetAllTenants: a set of projections that is new marks every tenant once.
+func TestNewProjectionsMeetAllTenants(t *testing.T) {
+	w, activity := placed(t)
+	if _, err := activity.Pool.Exec(t.Context(), `insert into placement.databases (tenant, database, role, password) values ('t1', 'd', 'r', ''); delete from placement.activity`); err != nil {
+		t.Fatal(err)
+	}
+	last := w.add("a", 1)
+	stop := w.run(func(c *runner.Config) { c.Marks = activity }, sums())
+	w.await("sums", last)
+	stop()
+	if _, err := activity.Pool.Exec(t.Context(), `delete from placement.activity`); err != nil {
+		t.Fatal(err)
+	}
+	if err := activity.MarkAll(t.Context(), runner.Group([]runner.Projection{sums()})); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.marks(activity); got != "" {
+		t.Error("a set of projections that is known marked", got)
+	}
+}
+
+// share gives all tenants to one runner, and lets the test say that something has changed, which makes the runner sweep.
+type share struct {
+	mu      sync.Mutex
+	changed chan struct{}
+	asked   chan struct{}
+}
+
+func newShare() *share { return &share{changed: make(chan struct{}), asked: make(chan struct{}, 1)} }
+
+func (s *share) Mine(string) bool { return true }
+
+// Changed is called at the beginning of each sweep.
+func (s *share) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.asked <- struct{}{}:
+	default:
+	}
+	return s.changed
+}
+
+// change starts a sweep and returns when the one after it begins, so that what the first has queued was at least taken.
+func (s *share) change() {
+	for range 2 {
+		s.mu.Lock()
+		select {
+		case <-s.asked:
+		default:
+		}
+		close(s.changed)
+		s.changed = make(chan struct{})
+		s.mu.Unlock()
+		<-s.asked
+	}
+}
+
+// TestRunnersShareTenantsWithoutRaces: four processes over many tenants apply each batch once in the steady state, and when one is gone the others
+// take over what was its.
+func TestRunnersShareTenantsWithoutRaces(t *testing.T) {
+	w, activity := placed(t)
+	const processes, logs = 4, 24
+	var ids []eventstore.TenantID
+	pools := map[string]*pgxpool.Pool{}
+	for i := range logs {
+		id := eventstore.TenantID(fmt.Sprintf("t%d", i))
+		ids = append(ids, id)
+		pool, err := postgres.Open(t.Context(), pgtest.Database(t, postgres.Migrations{Name: "proj", FS: runner.Migrations()}), 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		pools[string(id)] = pool
+	}
+	pools["platform"] = w.pool
+	store := eventstore.Mark(w.store, func(ctx context.Context, t eventstore.TenantID) error { return activity.Mark(ctx, string(t)) })
+	n := 0
+	add := func(id eventstore.TenantID) {
+		n++
+		_, err := store.Tenant(id).Append(t.Context(), eventstore.Write{
+			Stream: eventstore.StreamID{Kind: "test", ID: fmt.Sprint(n)}, Expected: eventstore.NoStream(), Events: []eventstore.Proposed{{
+				ID: eventstore.NewEventID(id, "a", fmt.Sprint(n), 0), Type: "test.added", Schema: 1, Data: []byte(`{"n":1}`), Meta: eventstore.Meta{Command: "c", Actor: "a"},
+			}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		for _, id := range ids {
+			head, err := w.store.Tenant(id).Head(ctx)
+			if err == nil {
+				err = readmodel.NewWaiter(nil).Wait(ctx, pools[string(id)], "sums", string(id), uint64(head))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	type process struct {
+		member  *members.Member
+		metrics *prometheus.Registry
+		stop    func()
+	}
+	var all []process
+	for range processes {
+		m, err := members.Join(t.Context(), activity.Pool, "g", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(m.Leave)
+		p := process{member: m, metrics: prometheus.NewRegistry()}
+		p.stop = w.run(func(c *runner.Config) {
+			c.Marks, c.Share, c.Registerer, c.Moves = activity, m, p.metrics, nil
+			c.Pool = func(_ context.Context, tenant string) (*pgxpool.Pool, error) { return pools[tenant], nil }
+		}, sums())
+		all = append(all, p)
+	}
+	for _, p := range all {
+		for p.member.Count() != processes {
+			<-p.member.Changed()
+		}
+	}
+	for _, id := range ids {
+		add(id)
+	}
+	settle()
+	races := func() (sum float64) {
+		for _, p := range all {
+			sum += metric(t, p.metrics, "factum_projection_lost_races_total")
+		}
+		return sum
+	}
+	before := races()
+	for range 20 {
+		for _, id := range ids {
+			add(id)
+		}
+	}
+	settle()
+	if lost := races() - before; lost != 0 {
+		t.Errorf("%v slices were applied by two processes", lost)
+	}
+
+	all[0].stop()
+	all[0].member.Leave()
+	begun := time.Now()
+	for _, id := range ids {
+		add(id)
+	}
+	settle()
+	if took := time.Since(begun); took > 3*time.Second {
+		t.Errorf("the tenants of a process that left were taken over after %s", took)
+	}
+	for _, id := range ids {
+		var events int
+		if err := pools[string(id)].QueryRow(t.Context(), `select sum(events) from sums_g1.sums`).Scan(&events); err != nil || events != 22 {
+			t.Errorf("%s has %d events, %v", id, events, err)
+		}
+	}
+}
+
+// metric is the value of a counter or gauge, over all its labels.
+func metric(t *testing.T, r *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if f.GetType() == dto.MetricType_COUNTER {
+				sum += m.GetCounter().GetValue()
+			} else {
+				sum += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
