@@ -22,6 +22,7 @@ type cli struct {
 	Dev     DevCmd     `cmd:"" help:"Run the whole platform in one process: PostgreSQL, S3, time-stamping authority and OpenID provider included."`
 	Serve   ServeCmd   `cmd:"" help:"Run the platform against servers that exist elsewhere. Several processes may serve one platform."`
 	Log     LogCmd     `cmd:"" help:"Work on the logs themselves."`
+	Tenants TenantsCmd `cmd:"" help:"Move, export, import and delete tenants."`
 	Events  EventsCmd  `cmd:"" help:"Show the event types that logs hold."`
 	Demo    DemoCmd    `cmd:"" help:"Show the main job step by step against a running 'factum dev', which is started if there is none."`
 	OpenAPI OpenAPICmd `cmd:"" name:"openapi" help:"Write the OpenAPI documents that the API serves at /api/docs."`

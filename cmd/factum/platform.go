@@ -221,6 +221,7 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("job queue", queue.Stop)
+	st.background("databases out of service", func(ctx context.Context) error { return tidyDatabases(ctx, p.dbs, p.log) })
 	return nil
 }
 
@@ -260,7 +261,7 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 // startServer serves the API, or only what shows how a process without that role does.
 func (p *platform) startServer(st *stack, ln net.Listener) {
 	c := httpapi.Config{
-		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter,
+		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Refresh: p.refresh, Waiter: p.waiter,
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {

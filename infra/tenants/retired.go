@@ -41,17 +41,6 @@ func (d *Databases) Retired(ctx context.Context, tenant string) ([]Retired, erro
 	return list, nil
 }
 
-// Sessions counts who is connected to a database as its tenant.
-func (d *Databases) Sessions(ctx context.Context, at Place, tenant string) (n int, err error) {
-	err = d.within(ctx, Place{at.Server, ""}, func(admin *pgx.Conn) error {
-		return admin.QueryRow(ctx, `select count(*) from pg_stat_activity where datname = $1 and usename = $2`, at.Database, roleOf(tenant)).Scan(&n)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("tenants: look who is connected to %s: %w", at, err)
-	}
-	return n, nil
-}
-
 // Shut keeps everybody out of a database that was retired, and ends the sessions that are left in it. It may be repeated.
 func (d *Databases) Shut(ctx context.Context, at Place) error {
 	return d.locked(ctx, at, func(tx pgx.Tx, role string) error {
@@ -63,8 +52,7 @@ func (d *Databases) Shut(ctx context.Context, at Place) error {
 			if _, err := admin.Exec(ctx, `revoke connect on database `+pgx.Identifier{at.Database}.Sanitize()+` from `+pgx.Identifier{role}.Sanitize()); err != nil {
 				return err
 			}
-			_, err = admin.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename = $2`, at.Database, role)
-			return err
+			return endSessions(ctx, admin, at.Database, role)
 		})
 		if err != nil {
 			return err
@@ -72,6 +60,23 @@ func (d *Databases) Shut(ctx context.Context, at Place) error {
 		_, err = tx.Exec(ctx, `update placement.retired set shut_at = now() where server = $1 and database = $2`, at.Server, at.Database)
 		return err
 	})
+}
+
+// endSessions ends the sessions of the tenant's role in the database. An administrator who is no superuser must have the role for that.
+func endSessions(ctx context.Context, admin *pgx.Conn, database, role string) error {
+	var exists, may bool
+	err := admin.QueryRow(ctx, `select exists (select from pg_roles where rolname = $1),
+		coalesce((select pg_has_role(oid, 'usage') from pg_roles where rolname = $1), false)`, role).Scan(&exists, &may)
+	if err != nil || !exists {
+		return err
+	}
+	if !may {
+		if _, err := admin.Exec(ctx, `grant `+pgx.Identifier{role}.Sanitize()+` to current_user`); err != nil {
+			return err
+		}
+	}
+	_, err = admin.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename = $2`, database, role)
+	return err
 }
 
 // Drop drops a database that was retired, at once, and the tenant's role on that server when nothing of the tenant is left there. One that
@@ -88,6 +93,9 @@ func (d *Databases) Drop(ctx context.Context, at Place) error {
 			return err
 		}
 		err = d.within(ctx, Place{at.Server, ""}, func(admin *pgx.Conn) error {
+			if err := endSessions(ctx, admin, at.Database, role); err != nil {
+				return err
+			}
 			if _, err := admin.Exec(ctx, `drop database if exists `+pgx.Identifier{at.Database}.Sanitize()+` with (force)`); err != nil || used {
 				return err
 			}
