@@ -30,6 +30,7 @@ import (
 type TenantsCmd struct {
 	Move   TenantsMoveCmd   `cmd:"" help:"Move a tenant to another PostgreSQL server while the platform serves it. It may be killed and repeated."`
 	Export TenantsExportCmd `cmd:"" help:"Write a tenant's log, claims and wrapped keys into one file while the platform serves it."`
+	Import TenantsImportCmd `cmd:"" help:"Bring back, or take over, a tenant from a file that 'factum tenants export' wrote. It may be killed and repeated."`
 	Delete TenantsDeleteCmd `cmd:"" help:"Take a tenant out of service and drop its database a day later."`
 }
 
@@ -53,7 +54,7 @@ func (c logServers) openLive(ctx context.Context, st *stack) (_ *live, err error
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	l := &live{out: os.Stdout, meter: &meter{out: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}}
+	l := &live{out: os.Stdout, meter: terminalMeter()}
 	if l.log, err = c.logger(); err != nil {
 		return nil, err
 	}
@@ -90,6 +91,11 @@ func (c logServers) openLive(ctx context.Context, st *stack) (_ *live, err error
 	l.codec = &seal.Codec{Registry: types, Keys: sealKeys{l.keys}}
 	l.commands = commands.NewExecutor(l.store, l.codec)
 	return l, nil
+}
+
+// terminalMeter shows progress on standard error.
+func terminalMeter() *meter {
+	return &meter{out: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 }
 
 // rightEngine takes the log's lock, as those who serve do, and finds the engine that holds the logs.

@@ -34,7 +34,7 @@ func (TenantsMoveCmd) Help() string {
 
 const (
 	// pauseBudget bounds the time in which a log is closed before the switch; it is shorter than the fence holds.
-	pauseBudget = 2500 * time.Millisecond
+	pauseBudget = 2 * time.Second
 	// letGo bounds the wait, with the log closed, for processes to let go of the old database. Who is left then is cut off.
 	letGo = 400 * time.Millisecond
 	// closeTries is how often the log is closed for a switch that takes too long.

@@ -67,7 +67,9 @@ func startLoad(t *testing.T, c *demoClient, tenant string, at ...string) *load {
 	l := &load{t: t, tenant: tenant, stop: stop}
 	for w := range 3 {
 		l.wg.Go(func() {
+			pace := time.Tick(40 * time.Millisecond)
 			for n := w; ctx.Err() == nil; n += 3 {
+				<-pace
 				began := time.Now()
 				up, err := uploadOne(context.WithoutCancel(ctx), at[n%len(at)], c.token, tenant, n)
 				l.mu.Lock()
@@ -84,7 +86,9 @@ func startLoad(t *testing.T, c *demoClient, tenant string, at ...string) *load {
 	for range 2 {
 		l.wg.Go(func() { // one after the other, from all processes: nothing may go backwards
 			position, total := 0, 0
+			pace := time.Tick(10 * time.Millisecond)
 			for n := 0; ctx.Err() == nil; n++ {
+				<-pace
 				p, docs, err := listed(context.WithoutCancel(ctx), c, at[n%len(at)], tenant)
 				l.mu.Lock()
 				l.reads++
@@ -236,4 +240,121 @@ func TestATenantMovesWhileItIsUsed(t *testing.T) {
 			awaitStamped(t, c, tenant, up.file)
 		}
 	}
+}
+
+// TestAMoverThatIsKilled kills the mover with -9 at each of its steps, under load: the tenant goes on where it lies, for writers within
+// seconds, and the same command then does the rest.
+func TestAMoverThatIsKilled(t *testing.T) {
+	s := newSite(t)
+	_, info := s.start(t)
+	s.addServer(t)
+	c, tenant := tenantClient(t, info)
+	l := startLoad(t, c, tenant, info.BaseURL)
+	l.written(5)
+	places := [2]string{"main", "east"}
+	for i, step := range []string{"made", "copied", "built", "closed", "caught up", "switched", "opened"} {
+		to := places[1]
+		p := launchFactumWith(t, []string{killAtStep + "=" + step}, s.cli("tenants", "move", tenant, "--to="+to)...)
+		<-p.done
+		if code := p.kill(0); code != -1 {
+			t.Fatalf("%s: exit code %d: %s", step, code, p.output)
+		}
+		l.written(5) // it is open again
+		lies := s.text(`select server from placement.databases where tenant = '` + strings.ReplaceAll(tenant, "-", "") + `'`)
+		if moved := step == "switched" || step == "opened"; (lies == to) != moved {
+			t.Fatalf("killed at %s: it lies on %s", step, lies)
+		}
+		out := launchFactum(t, s.cli("tenants", "move", tenant, "--to="+to)...).ended(t, 0)
+		if !strings.Contains(out, "lives on server "+to) {
+			t.Fatal(step, out)
+		}
+		l.written(5)
+		places[0], places[1] = places[1], places[0]
+		if i%2 == 1 {
+			launchFactum(t, s.cli("tenants", "move", tenant, "--to="+to, "--drop-old")...).ended(t, 0)
+		}
+	}
+	// One that is given up.
+	to := places[1]
+	p := launchFactumWith(t, []string{killAtStep + "=copied"}, s.cli("tenants", "move", tenant, "--to="+to)...)
+	<-p.done
+	if out := launchFactum(t, s.cli("tenants", "move", tenant, "--to=west")...).ended(t, 1); !strings.Contains(out, "there is no such database server") {
+		t.Error(out)
+	}
+	if out := launchFactum(t, s.cli("tenants", "move", tenant, "--to="+places[0])...).ended(t, 0); !strings.Contains(out, "its move to "+to+" was given up") {
+		t.Error(out)
+	}
+	if n := s.count(`select count(*) from placement.moves`); n != 0 {
+		t.Errorf("%d moves are under way", n)
+	}
+	l.written(5)
+	l.end(c, info.BaseURL)
+}
+
+// TestAMoveThatFailsLeavesTheTenantAlone: what cannot be built there whole is not moved.
+func TestAMoveThatFailsLeavesTheTenantAlone(t *testing.T) {
+	s := newSite(t)
+	_, info := s.start(t)
+	east := s.addServer(t)
+	c, tenant := tenantClient(t, info)
+	for n := range 3 {
+		_, err := uploadOne(t.Context(), info.BaseURL, c.token, tenant, n)
+		must(t, err)
+	}
+	// The read model's table refuses one of the documents there.
+	database := s.text(`select database from placement.databases where server = 'main'`)
+	p := launchFactumWith(t, []string{killAtStep + "=made"}, s.cli("tenants", "move", tenant, "--to=east")...)
+	<-p.done
+	there := strings.Replace(east, "/postgres?", "/"+database+"?", 1)
+	conn, err := pgx.Connect(t.Context(), there)
+	must(t, err)
+	_, err = conn.Exec(t.Context(), `create function refuse() returns event_trigger language plpgsql as $$ begin
+			if to_regclass('documents_g1.documents') is not null then
+				alter table documents_g1.documents drop constraint if exists small;
+				alter table documents_g1.documents add constraint small check (filename not like '% 1.txt');
+			end if;
+		end $$; create event trigger refuse on ddl_command_end when tag in ('CREATE INDEX') execute function refuse()`)
+	must(t, err)
+	must(t, conn.Close(context.Background()))
+	out := launchFactum(t, s.cli("tenants", "move", tenant, "--to=east")...).ended(t, 1)
+	if !strings.Contains(out, "the read model documents cannot apply an event of stream document-") || !strings.Contains(out, "goes on on server main, and the same command tries again") {
+		t.Fatal(out)
+	}
+	if lies := s.text(`select server from placement.databases`); lies != "main" {
+		t.Fatal(lies)
+	}
+	up, err := uploadOne(t.Context(), info.BaseURL, c.token, tenant, 9)
+	must(t, err)
+	awaitStamped(t, c, tenant, up.file)
+	conn, err = pgx.Connect(t.Context(), there)
+	must(t, err)
+	_, err = conn.Exec(t.Context(), `drop event trigger refuse`)
+	must(t, err)
+	must(t, conn.Close(context.Background()))
+	out = launchFactum(t, s.cli("tenants", "move", tenant, "--to=east")...).ended(t, 0)
+	if pauseOf(t, out) > time.Second {
+		t.Error(out)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"an unknown tenant": {[]string{"tenants", "move", "3f0c9a52-8f0e-4a55-9a0f-5be3c3a0d6a1", "--to=east"}, "there is no tenant 3f0c9a52-8f0e-4a55-9a0f-5be3c3a0d6a1 in service"},
+		"no tenant id":      {[]string{"tenants", "move", "North Mill", "--to=east"}, "is not a tenant's id"},
+		"an unknown server": {[]string{"tenants", "move", tenant, "--to=nowhere"}, "there is no such database server"},
+	} {
+		if out := launchFactum(t, s.cli(tc.args...)...).ended(t, 1); !strings.Contains(out, tc.want) {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+}
+
+// text asks the platform's database.
+func (s *site) text(sql string) (text string) {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.platform())
+	must(s.t, err)
+	defer conn.Close(context.Background())
+	must(s.t, conn.QueryRow(s.t.Context(), sql).Scan(&text))
+	return text
 }

@@ -17,7 +17,7 @@ import (
 
 const (
 	// fenceFor is how long a log stays closed when nobody goes on with what it was closed for. It is shorter than appends wait.
-	fenceFor = 4 * time.Second
+	fenceFor = 3 * time.Second
 	// keepFor is how long a database is kept that is no tenant's any more.
 	keepFor = 24 * time.Hour
 )
@@ -72,7 +72,7 @@ func (t *Turn) End(ctx context.Context) error {
 // Place is where the database lies.
 func (p Placement) Place() Place { return Place{p.Server, p.Database} }
 
-// Fence announces that the tenant's log is about to be closed with the id that it returns. Who closes it has less than four seconds for what
+// Fence announces that the tenant's log is about to be closed with the id that it returns. Who closes it has less than three seconds for what
 // is to follow; after that anybody may open it.
 func (t *Turn) Fence(ctx context.Context) (id [16]byte, err error) {
 	rand.Read(id[:]) // never fails (Go 1.24)
