@@ -50,6 +50,8 @@ type settings struct {
 	tsa       tsa.Config         // unless the process is a projector only
 	exclusive bool               // no other process works on these databases
 	log       *slog.Logger
+
+	connections int // to all tenants' databases together; 0: the usual number
 }
 
 // finishEvery is how often an API process tries to finish tenants while it cannot.
@@ -62,6 +64,8 @@ type platform struct {
 	pool     *pgxpool.Pool
 	dbs      *tenants.Databases
 	store    eventstore.Store
+	raw      eventstore.Store // the engine itself, whose appends nobody checks, marks or counts
+	keys     *keyring.Keyring
 	codec    *seal.Codec
 	accounts *auth.Auth         // likewise
 	contents *objectstore.Store // with the role api
@@ -93,6 +97,17 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	p := &platform{settings: s, moves: &readmodel.Moves{}, metrics: telemetry.Metrics(version)}
 	p.waiter = readmodel.NewWaiter(p.moves)
 	if err := p.openLog(ctx, st); err != nil {
+		return nil, err
+	}
+	if s.exclusive {
+		if err := p.migrateTenants(ctx); err != nil {
+			return nil, err
+		}
+		if err := p.renewReadModels(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := tellWaiting(ctx, p.dbs, p.log); err != nil {
 		return nil, err
 	}
 	if s.roles.has(roleWorker) {
@@ -128,7 +143,7 @@ func (p *platform) openLog(ctx context.Context, st *stack) error {
 	p.activity = tenants.Activity{Pool: p.pool}
 	p.openHub(st)
 	keys := keyring.Open(p.pool, p.kek)
-	if p.dbs, err = p.openTenants(ctx, p.pool, keys); err != nil {
+	if p.dbs, err = p.openTenants(ctx, p.pool, keys, tenants.Config{Connections: p.connections, Metrics: p.metrics, Logger: p.log}); err != nil {
 		return err
 	}
 	st.started("tenant pools", func(context.Context) error { p.dbs.Close(); return nil })
@@ -140,6 +155,7 @@ func (p *platform) openLog(ctx context.Context, st *stack) error {
 	if err != nil {
 		return err
 	}
+	p.raw, p.keys = store, keys
 	st.started("log", func(context.Context) error { return store.Close() })
 	if err := sameLog(ctx, p.pool, store); err != nil {
 		return err
@@ -182,10 +198,13 @@ func (p *platform) openHub(st *stack) {
 func (p *platform) provision(ctx context.Context, tenant, database string) error {
 	err := p.dbs.Provision(ctx, tenant, database)
 	if err == nil {
-		p.hub.Send(lookChannel, notify.Hint{Key: tenant})
+		p.look(tenant)
 	}
 	return err
 }
+
+// look lets the projector of the tenant look at its consumers anew, whichever process it runs in.
+func (p *platform) look(tenant string) { p.hub.Send(lookChannel, notify.Hint{Key: tenant}) }
 
 // openCommands prepares the use cases: for people, and for the jobs that report.
 func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err error) {
@@ -213,14 +232,20 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("time-stamping client", func(context.Context) error { stamper.Close(); return nil })
-	queue, err := process.Workers(process.Deps{Pool: p.pool, Commands: p.commands, TSA: stamper, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive})
+	operator, err := runner.NewOperator(p.consumers(readModels()))
 	if err != nil {
 		return err
 	}
-	if err := queue.Start(context.WithoutCancel(ctx)); err != nil {
+	worker, err := process.NewWorker(process.Deps{
+		Pool: p.pool, Commands: p.commands, TSA: stamper, Retired: operator, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive,
+	})
+	if err != nil {
 		return err
 	}
-	st.started("job queue", queue.Stop)
+	if err := worker.Start(ctx); err != nil {
+		return err
+	}
+	st.started("jobs", worker.Stop)
 	st.background("databases out of service", func(ctx context.Context) error { return tidyDatabases(ctx, p.dbs, p.log) })
 	return nil
 }
@@ -261,7 +286,7 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 // startServer serves the API, or only what shows how a process without that role does.
 func (p *platform) startServer(st *stack, ln net.Listener) {
 	c := httpapi.Config{
-		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Refresh: p.refresh, Waiter: p.waiter,
+		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Refresh: p.refresh, Waiter: p.waiter, Unbuilt: p.look,
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {

@@ -21,7 +21,7 @@ import (
 
 // TenantsDeleteCmd takes a tenant out of service.
 type TenantsDeleteCmd struct {
-	logServers
+	operated
 	Tenant string `arg:"" help:"The tenant's id."`
 	Yes    bool   `help:"Do not ask."`
 	Now    bool   `help:"Drop the database at once instead of a day later. Without an export nothing brings the tenant back then."`
@@ -38,22 +38,14 @@ func (TenantsDeleteCmd) Help() string {
 const hiddenWithin = 5 * time.Second
 
 // Run implements the subcommand.
-func (c TenantsDeleteCmd) Run(ctx context.Context) (err error) {
-	st := newStack()
-	defer func() { err = errors.Join(err, st.stop()) }()
-	l, err := c.openLive(ctx, st)
-	if err == nil {
-		err = c.delete(ctx, l)
-	}
-	return stopped(ctx, err)
-}
+func (c TenantsDeleteCmd) Run(ctx context.Context) error { return c.live(ctx, c.delete) }
 
 func (c TenantsDeleteCmd) delete(ctx context.Context, l *live) error {
 	id, log, err := tenantOf(c.Tenant)
 	if err != nil {
 		return err
 	}
-	state, err := l.commands.TenantState(ctx, id)
+	state, err := l.executor.TenantState(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -90,7 +82,7 @@ func confirm(in io.Reader, out io.Writer, name string) error {
 
 // take does the steps; each may be repeated.
 func (c TenantsDeleteCmd) take(ctx context.Context, l *live, turn *tenants.Turn, id string, log eventstore.TenantID) error {
-	receipt, err := l.commands.DeleteTenant(ctx, operatorCaller("factum tenants delete"), id)
+	receipt, err := l.executor.DeleteTenant(ctx, operatorCaller("factum tenants delete"), id)
 	if err != nil {
 		return err
 	}
@@ -159,7 +151,7 @@ func (l *live) retire(ctx context.Context, turn *tenants.Turn, p tenants.Placeme
 func (l *live) awaitDirectory(ctx context.Context, at eventstore.Position, until string) {
 	patience, cancel := context.WithTimeout(ctx, hiddenWithin)
 	defer cancel()
-	if err := readmodel.NewWaiter(nil).Wait(patience, l.platform, "directory", tenants.Platform, uint64(at)); err != nil && ctx.Err() == nil {
+	if err := readmodel.NewWaiter(nil).Wait(patience, l.pool, "directory", tenants.Platform, uint64(at)); err != nil && ctx.Err() == nil {
 		fmt.Fprintf(os.Stderr, "The directory has not caught up (%v): %s once a process with the role projector runs.\n", err, until)
 	}
 }

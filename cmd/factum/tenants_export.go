@@ -20,7 +20,7 @@ import (
 
 // TenantsExportCmd writes an archive of a tenant.
 type TenantsExportCmd struct {
-	logServers
+	operated
 	Tenant string `arg:"" help:"The tenant's id."`
 	Out    string `short:"o" placeholder:"FILE" help:"File to write, which must not exist yet; without it, standard output, unless that is a terminal."`
 }
@@ -37,23 +37,14 @@ func (TenantsExportCmd) Help() string {
 }
 
 // Run implements the subcommand.
-func (c TenantsExportCmd) Run(ctx context.Context) (err error) {
+func (c TenantsExportCmd) Run(ctx context.Context) error {
 	if c.Out == "" && term.IsTerminal(int(os.Stdout.Fd())) {
 		return errors.New("the archive is a binary file: give --out FILE, or send the output into a file or a program")
 	}
 	if _, err := os.Stat(c.Out); c.Out != "" && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s exists already, or cannot be looked at: choose another name for --out", c.Out)
 	}
-	st := newStack()
-	defer func() { err = errors.Join(err, st.stop()) }()
-	l, err := c.openLive(ctx, st)
-	if err == nil {
-		err = c.export(ctx, l)
-	}
-	if err != nil && ctx.Err() != nil {
-		return errors.New("stopped before the end; no file was written")
-	}
-	return err
+	return c.live(ctx, c.export)
 }
 
 func (c TenantsExportCmd) export(ctx context.Context, l *live) (err error) {
@@ -104,7 +95,7 @@ func (l *live) export(ctx context.Context, tenant string, out io.Writer) (archiv
 		return archive.Manifest{}, err
 	}
 	m := archive.Manifest{Tenant: log, TenantID: id, Engine: l.engine.name, MadeAt: time.Now().UTC().Truncate(time.Second), MadeBy: "factum " + version}
-	state, err := l.commands.TenantState(ctx, id)
+	state, err := l.executor.TenantState(ctx, id)
 	if err != nil {
 		return m, err
 	}

@@ -24,7 +24,7 @@ import (
 
 // TenantsImportCmd brings a tenant in.
 type TenantsImportCmd struct {
-	logServers
+	operated
 	File       string `arg:"" help:"A file that 'factum tenants export' wrote."`
 	Server     string `placeholder:"SERVER" help:"Database server to make the database on; without it, the one that is next. See 'factum servers list'."`
 	Owner      string `placeholder:"USER_ID" help:"For a tenant that this platform does not know: the user who becomes its admin."`
@@ -47,20 +47,16 @@ func (c TenantsImportCmd) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 	if err := c.verify(ctx, a); err != nil || c.VerifyOnly {
-		return stopped(ctx, err)
-	}
-	st := newStack()
-	defer func() { err = errors.Join(err, st.stop()) }()
-	l, err := c.openLive(ctx, st)
-	if err != nil {
-		return stopped(ctx, err)
-	}
-	turn, err := l.dbs.Turn(ctx, string(a.Manifest.Tenant))
-	if err != nil {
 		return err
 	}
-	i := &arrival{live: l, turn: turn, a: a, m: a.Manifest, server: c.Server, owner: c.Owner}
-	return stopped(ctx, errors.Join(i.run(ctx), turn.End(ctx)))
+	return c.live(ctx, func(ctx context.Context, l *live) error {
+		turn, err := l.dbs.Turn(ctx, string(a.Manifest.Tenant))
+		if err != nil {
+			return err
+		}
+		i := &arrival{live: l, turn: turn, a: a, m: a.Manifest, server: c.Server, owner: c.Owner}
+		return errors.Join(i.run(ctx), turn.End(ctx))
+	})
 }
 
 func (c TenantsImportCmd) verify(ctx context.Context, a *archive.Archive) error {
@@ -91,7 +87,7 @@ type arrival struct {
 }
 
 func (i *arrival) run(ctx context.Context) (err error) {
-	if i.state, err = i.commands.TenantState(ctx, i.m.TenantID); err != nil {
+	if i.state, err = i.executor.TenantState(ctx, i.m.TenantID); err != nil {
 		return err
 	}
 	if err := i.mayBegin(ctx); err != nil {
@@ -131,7 +127,7 @@ func (i *arrival) mayBegin(ctx context.Context) error {
 		return fmt.Errorf("this platform does not know tenant %s: give --owner with the id of the user who becomes its admin", i.m.TenantID)
 	}
 	if !i.state.Exists {
-		known, err := i.commands.UserExists(ctx, i.owner)
+		known, err := i.executor.UserExists(ctx, i.owner)
 		if err != nil {
 			return err
 		}
@@ -301,14 +297,14 @@ func (i *arrival) admit(ctx context.Context) error {
 		if name == "" {
 			name = i.m.TenantID
 		}
-		receipt, err = i.commands.AdoptTenant(ctx, by, commands.AdoptedTenant{ID: i.m.TenantID, Name: name, DatabaseName: placed.Database, Owner: i.owner})
+		receipt, err = i.executor.AdoptTenant(ctx, by, commands.AdoptedTenant{ID: i.m.TenantID, Name: name, DatabaseName: placed.Database, Owner: i.owner})
 		var refusal *es.Refusal
 		if i.state.Exists && errors.As(err, &refusal) && refusal.Code == "tenant.exists" {
 			err = nil // it was made here, and has its members
 		}
 	}
 	if err == nil && i.state.Deleted {
-		receipt, err = i.commands.RestoreTenant(ctx, by, i.m.TenantID)
+		receipt, err = i.executor.RestoreTenant(ctx, by, i.m.TenantID)
 	}
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 
 // TenantsMoveCmd moves a tenant to another server.
 type TenantsMoveCmd struct {
-	logServers
+	operated
 	Tenant  string `arg:"" help:"The tenant's id."`
 	To      string `required:"" placeholder:"SERVER" help:"The database server to move it to; 'factum servers list' shows them."`
 	DropOld bool   `name:"drop-old" help:"Drop the old database at once instead of a day later."`
@@ -51,15 +51,7 @@ const (
 var moveStep = func(string) {}
 
 // Run implements the subcommand.
-func (c TenantsMoveCmd) Run(ctx context.Context) (err error) {
-	st := newStack()
-	defer func() { err = errors.Join(err, st.stop()) }()
-	l, err := c.openLive(ctx, st)
-	if err == nil {
-		err = c.move(ctx, l)
-	}
-	return stopped(ctx, err)
-}
+func (c TenantsMoveCmd) Run(ctx context.Context) error { return c.live(ctx, c.move) }
 
 func (c TenantsMoveCmd) move(ctx context.Context, l *live) error {
 	id, log, err := tenantOf(c.Tenant)
@@ -173,7 +165,7 @@ func (m *tenantMove) carry(ctx context.Context) (err error) {
 			err = errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
 		}
 	}()
-	m.store = m.live.raw
+	m.store = m.raw
 	if m.engine.name == enginePostgres {
 		target, err := pgstore.Open(ctx, pgstore.Config{Databases: onePool{m.target}, Logger: m.live.log})
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,8 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/factum-platform/factum/infra/devstack"
 )
 
 // cli are the arguments of a command that works on the site beside the processes that serve.
@@ -28,23 +25,12 @@ func (s *site) cli(args ...string) []string {
 	return args
 }
 
-// addServer starts a second PostgreSQL server and makes it known as "east".
-func (s *site) addServer(t *testing.T) (dsn string) {
+// addEast starts a second PostgreSQL server, "east", where tenants come only by moving.
+func (s *site) addEast(t *testing.T) (dsn string) {
 	t.Helper()
-	pg, err := devstack.StartPostgres(t.Context(), devstack.PostgresConfig{Dir: filepath.Join(t.TempDir(), "east")})
-	must(t, err)
-	t.Cleanup(func() { must(t, pg.Stop(context.Background())) })
-	st := newStack()
-	l, err := logServers{DatabaseURL: s.dsn, Keyring: s.flags["keyring"], ESDB: s.flags["esdb"], LogLevel: "error", LogFormat: "text"}.openLive(t.Context(), st)
-	if err == nil {
-		err = l.dbs.AddServer(t.Context(), "east", pg.AdminDSN())
-		if err == nil {
-			err = l.dbs.Accept(t.Context(), "east", false)
-		}
-	}
-	must(t, err)
-	must(t, st.stop())
-	return pg.AdminDSN()
+	east := s.addServer(t, "east")
+	s.factum(t, 0, "servers", "accept", "east", "--no")
+	return east.DSN()
 }
 
 // load writes to a tenant and reads from it, through several processes, and judges the answers.
@@ -204,7 +190,7 @@ func TestATenantMovesWhileItIsUsed(t *testing.T) {
 	s := newSite(t)
 	_, first := s.start(t)
 	_, second := s.start(t)
-	east := s.addServer(t)
+	east := s.addEast(t)
 	c, tenant := tenantClient(t, first)
 	other, bystander := tenantClient(t, first)
 	l := startLoad(t, c, tenant, first.BaseURL, second.BaseURL)
@@ -247,7 +233,7 @@ func TestATenantMovesWhileItIsUsed(t *testing.T) {
 func TestAMoverThatIsKilled(t *testing.T) {
 	s := newSite(t)
 	_, info := s.start(t)
-	s.addServer(t)
+	s.addEast(t)
 	c, tenant := tenantClient(t, info)
 	l := startLoad(t, c, tenant, info.BaseURL)
 	l.written(5)
@@ -295,7 +281,7 @@ func TestAMoverThatIsKilled(t *testing.T) {
 func TestAMoveThatFailsLeavesTheTenantAlone(t *testing.T) {
 	s := newSite(t)
 	_, info := s.start(t)
-	east := s.addServer(t)
+	east := s.addEast(t)
 	c, tenant := tenantClient(t, info)
 	for n := range 3 {
 		_, err := uploadOne(t.Context(), info.BaseURL, c.token, tenant, n)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -49,6 +50,7 @@ type Config struct {
 	// Refresh makes TenantPool look anew where the tenant lives, after a read that its database refused. Optional.
 	Refresh func(ctx context.Context, tenant string) error
 	Waiter  *readmodel.Waiter     // nil waits by polling
+	Unbuilt func(tenant string)   // told that a read model of the tenant's log is not there; it must not wait. Optional.
 	Metrics prometheus.Registerer // nil counts nothing
 	// MetricsHandler is served at /metrics, to everybody who reaches the listener; nil serves nothing there.
 	MetricsHandler http.Handler
@@ -68,6 +70,7 @@ type Server struct {
 	base    context.Context // ends when the server was stopped
 	stop    context.CancelFunc
 	docs    documents
+	refused sync.Map // by tenant, the tenants.SchemaError that was logged last
 }
 
 // New returns a server with the routes that are not about data: /, /health, the documentation, /metrics; see [Config.ProbesOnly].

@@ -25,6 +25,9 @@ const (
 	jobTimeout = 50 * time.Second
 	// rescueAfter is when a job whose worker vanished is given to another.
 	rescueAfter = 2 * time.Minute
+	// fetchCooldown is how soon after a fetch the next may follow. River also tells the workers of no job that is inserted that soon after
+	// another: it would wait for the next poll, a second later.
+	fetchCooldown = 2 * time.Millisecond
 	// longestRetry bounds the delay after a run that failed.
 	longestRetry = time.Minute
 )
@@ -102,6 +105,7 @@ func New(c Config) (*Client, error) {
 	rc := &river.Config{
 		Schema:               schema,
 		Logger:               c.Logger,
+		FetchCooldown:        fetchCooldown,
 		JobTimeout:           jobTimeout,
 		RescueStuckJobsAfter: rescueAfter,
 		RetryPolicy:          retry{},
@@ -144,28 +148,33 @@ func (c *Client) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Job is a job to insert. Due in the past means now.
-type Job struct {
-	Args river.JobArgs
-	Due  time.Time
-}
-
-// InsertTx inserts the jobs with the transaction: they exist if, and only if, it commits.
-func (c *Client) InsertTx(ctx context.Context, tx pgx.Tx, list []Job) error {
+// InsertTx inserts the jobs with the transaction: they exist if, and only if, it commits, and are due at once.
+func (c *Client) InsertTx(ctx context.Context, tx pgx.Tx, list []river.JobArgs) error {
 	if len(list) == 0 {
 		return nil
 	}
 	params := make([]river.InsertManyParams, len(list))
-	for i, j := range list {
-		params[i] = river.InsertManyParams{Args: j.Args}
-		if j.Due.After(time.Now()) {
-			params[i].InsertOpts = &river.InsertOpts{ScheduledAt: j.Due}
-		}
+	for i, args := range list {
+		params[i] = river.InsertManyParams{Args: args}
 	}
 	if _, err := c.river.InsertManyFastTx(ctx, tx, params); err != nil {
 		return fmt.Errorf("jobs: insert: %w", err)
 	}
 	return nil
+}
+
+// LiveTx lists the values of an argument, at the top level of the JSON, of all jobs that have not ended; a job without it is left out.
+func (c *Client) LiveTx(ctx context.Context, tx pgx.Tx, argument string) ([]string, error) {
+	rows, err := tx.Query(ctx, `select args->>$1 from `+schema+`.river_job
+		where state in ('available', 'pending', 'retryable', 'running', 'scheduled') and args->>$1 is not null`, argument)
+	if err != nil {
+		return nil, fmt.Errorf("jobs: list those that have not ended: %w", err)
+	}
+	values, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("jobs: list those that have not ended: %w", err)
+	}
+	return values, nil
 }
 
 // retry doubles the delay from one second to a minute.

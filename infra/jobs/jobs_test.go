@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +81,7 @@ func client(t *testing.T, c Config, g *greeter) *Client {
 	return q
 }
 
-func insert(t *testing.T, pool *pgxpool.Pool, q *Client, end error, list ...Job) {
+func insert(t *testing.T, pool *pgxpool.Pool, q *Client, end error, list ...river.JobArgs) {
 	t.Helper()
 	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error { return errors.Join(q.InsertTx(t.Context(), tx, list), end) })
 	if !errors.Is(err, end) {
@@ -107,19 +108,38 @@ func state(t *testing.T, pool *pgxpool.Pool) (states string) {
 	return states
 }
 
+func live(t *testing.T, pool *pgxpool.Pool, q *Client) (values []string) {
+	t.Helper()
+	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) (err error) {
+		values, err = q.LiveTx(t.Context(), tx, "to")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
 func TestJobsExistWithTheirTransaction(t *testing.T) {
 	pool := open(t)
 	metrics := prometheus.NewPedanticRegistry()
 	g := &greeter{}
 	q := client(t, Config{Pool: pool, Metrics: metrics}, g)
-	insert(t, pool, q, errors.New("killed"), Job{Args: greeting{"nobody"}})
+	insert(t, pool, q, errors.New("killed"), greeting{"nobody"})
 	if got := state(t, pool); got != "" {
 		t.Fatalf("a transaction that was rolled back left jobs: %s", got)
 	}
 	insert(t, pool, q, nil)
-	insert(t, pool, q, nil, Job{Args: greeting{"past"}, Due: time.Now().Add(-time.Hour)}, Job{Args: greeting{"later"}, Due: time.Now().Add(time.Hour)})
-	if got := state(t, pool); got != "available scheduled" {
+	only, err := New(Config{Pool: pool, Logger: slog.New(slog.DiscardHandler)}) // a client that works on nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	insert(t, pool, only, nil, greeting{"ann"})
+	if got := state(t, pool); got != "available" {
 		t.Fatalf("the jobs are %s", got)
+	}
+	if got := live(t, pool, only); !slices.Equal(got, []string{"ann"}) {
+		t.Errorf("jobs that have not ended: %v", got)
 	}
 	families, err := metrics.Gather()
 	if err != nil || len(families) != 1 || families[0].GetName() != "factum_jobs_ready" || families[0].GetMetric()[0].GetGauge().GetValue() != 1 {
@@ -128,14 +148,17 @@ func TestJobsExistWithTheirTransaction(t *testing.T) {
 	if err := q.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := hear(t, g); got != "past" {
+	if got := hear(t, g); got != "ann" {
 		t.Errorf("%s was greeted", got)
 	}
 	if err := q.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := state(t, pool); got != "completed scheduled" {
+	if got := state(t, pool); got != "completed" {
 		t.Errorf("the jobs are %s", got)
+	}
+	if got := live(t, pool, only); len(got) > 0 {
+		t.Errorf("jobs that have not ended: %v", got)
 	}
 	pool.Close()
 	if families, err := metrics.Gather(); len(families) != 0 || err != nil {
@@ -150,7 +173,7 @@ func TestAFailureIsTriedAgainAndStopInterrupts(t *testing.T) {
 		return ctx.Err()
 	}}
 	q := client(t, Config{Pool: pool}, g)
-	insert(t, pool, q, nil, Job{Args: greeting{"a"}})
+	insert(t, pool, q, nil, greeting{"a"})
 	if err := q.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +217,7 @@ func TestAtMostConcurrencyJobsRunAtOnce(t *testing.T) {
 		return ctx.Err()
 	}}
 	q := client(t, Config{Pool: pool, Concurrency: 2}, g)
-	insert(t, pool, q, nil, Job{Args: greeting{"a"}}, Job{Args: greeting{"b"}}, Job{Args: greeting{"c"}})
+	insert(t, pool, q, nil, greeting{"a"}, greeting{"b"}, greeting{"c"})
 	if err := q.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +243,7 @@ func TestOnlyAnExclusiveClientTakesUpRunningJobs(t *testing.T) {
 		g := &greeter{}
 		q := client(t, Config{Pool: pool, Exclusive: exclusive}, g)
 		if !exclusive {
-			insert(t, pool, q, nil, Job{Args: greeting{"other"}})
+			insert(t, pool, q, nil, greeting{"other"})
 		}
 		if err := q.Start(t.Context()); err != nil {
 			t.Fatal(err)

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/eventstore"
-	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/postgres/pgtest"
 	"github.com/factum-platform/factum/projections/runner"
@@ -47,11 +47,18 @@ var counting = Process[count, step]{
 // inserted notes what is inserted.
 type inserted []order
 
-func (i *inserted) InsertTx(_ context.Context, _ pgx.Tx, list []jobs.Job) error {
-	for _, j := range list {
-		*i = append(*i, j.Args.(order))
+func (i *inserted) InsertTx(_ context.Context, _ pgx.Tx, list []river.JobArgs) error {
+	for _, args := range list {
+		*i = append(*i, args.(order))
 	}
 	return nil
+}
+
+func (i *inserted) LiveTx(context.Context, pgx.Tx, string) (keys []string, err error) {
+	for _, o := range *i {
+		keys = append(keys, o.Key)
+	}
+	return keys, nil
 }
 
 func facts(values ...any) (slice []runner.Fact) {
@@ -97,7 +104,7 @@ func TestAdvance(t *testing.T) {
 	seen := map[string]bool{}
 	for i, o := range got {
 		seen[o.Key] = true
-		if steps := []int{101, 101, 101, 102}[i]; o.Args != steps || o.kind != "count" || o.Tenant != string(tenant) {
+		if steps := []string{"101", "101", "101", "102"}[i]; string(o.Args) != steps || o.kind != "count" || o.Tenant != string(tenant) {
 			t.Errorf("job %d: %+v", i, o)
 		}
 	}

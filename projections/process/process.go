@@ -1,6 +1,7 @@
 // Package process runs sagas: deciders whose output is jobs. Their state, their checkpoint and their jobs commit together in
 // the platform's database, so an event yields its jobs exactly once; a job does the outside call at least once and reports by a
-// command whose id derives from the job, so a repetition changes nothing. A saga is never replayed with effects on: should
+// command whose id derives from the job, so a repetition changes nothing. Of each tenant only a few jobs are in River at once; the
+// others wait in the table saga.job, in turn, so that a tenant that asks for thousands holds up nobody else. A saga is never replayed with effects on: should
 // its checkpoint be lost, the keys of its jobs are known already and none is inserted again.
 package process
 
@@ -17,7 +18,6 @@ import (
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/eventstore"
-	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/projections/runner"
 )
 
@@ -55,24 +55,8 @@ type Job struct {
 	Due  time.Time // in the past means now
 }
 
-// order is a job as River keeps it. Its key is the id of the command that will report the outcome.
-type order struct {
-	kind   string
-	Key    string `json:"key"`
-	Tenant string `json:"tenant"`
-	Args   any    `json:"args"`
-}
-
-// Kind implements river.JobArgs.
-func (o order) Kind() string { return o.kind }
-
-// Inserter inserts jobs with a transaction.
-type Inserter interface {
-	InsertTx(ctx context.Context, tx pgx.Tx, list []jobs.Job) error
-}
-
 // Projection lets the runner drive the saga.
-func Projection[S, E any](p Process[S, E], queue Inserter) runner.Projection {
+func Projection[S, E any](p Process[S, E], queue Queue) runner.Projection {
 	return runner.Projection{
 		Name: p.Name, Version: 1, Home: runner.PlatformHome, Types: p.Types, Halt: true, Effects: true,
 		InTx: func(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, slice []runner.Fact) error {
@@ -88,9 +72,9 @@ type reaction[E any] struct {
 	event    E
 }
 
-// advance applies a slice of facts: all state is read, moved and written, and the jobs are inserted, in the checkpoint's own
-// transaction.
-func (p Process[S, E]) advance(ctx context.Context, tx pgx.Tx, queue Inserter, tenant eventstore.TenantID, slice []runner.Fact) error {
+// advance applies a slice of facts: all state is read, moved and written, and the jobs are kept and admitted, in the checkpoint's
+// own transaction.
+func (p Process[S, E]) advance(ctx context.Context, tx pgx.Tx, queue Queue, tenant eventstore.TenantID, slice []runner.Fact) error {
 	var todo []reaction[E]
 	for _, f := range slice {
 		event, ok := f.Value.(E)
@@ -108,31 +92,19 @@ func (p Process[S, E]) advance(ctx context.Context, tx pgx.Tx, queue Inserter, t
 	if err != nil {
 		return err
 	}
-	var keys []string
-	var list []jobs.Job
+	var list []wanted
 	for _, r := range todo {
 		s := p.Evolve(states[r.instance], r.event)
 		states[r.instance] = s
 		for ordinal, job := range p.React(s, r.event) {
-			key := es.Key(p.Name, string(tenant), r.instance, r.cause.String(), strconv.Itoa(ordinal))
-			keys = append(keys, key)
-			list = append(list, jobs.Job{Args: order{job.Kind, key, string(tenant), job.Args}, Due: job.Due})
+			// The same event asks for the same job, however often it is read.
+			list = append(list, wanted{es.Key(p.Name, string(tenant), r.instance, r.cause.String(), strconv.Itoa(ordinal)), job})
 		}
 	}
 	if err := p.save(ctx, tx, tenant, states); err != nil {
 		return err
 	}
-	fresh, err := p.claim(ctx, tx, tenant, keys)
-	if err != nil {
-		return err
-	}
-	var wanted []jobs.Job
-	for i, key := range keys {
-		if fresh[key] {
-			wanted = append(wanted, list[i])
-		}
-	}
-	return queue.InsertTx(ctx, tx, wanted)
+	return ask(ctx, tx, queue, p.Name, string(tenant), list, time.Now())
 }
 
 // load reads the state of all instances that occur.
@@ -188,23 +160,4 @@ func (p Process[S, E]) save(ctx context.Context, tx pgx.Tx, tenant eventstore.Te
 		return fmt.Errorf("process: save %s of tenant %s: %w", p.Name, tenant, err)
 	}
 	return nil
-}
-
-// claim answers which of the keys are new, and keeps them for ever.
-func (p Process[S, E]) claim(ctx context.Context, tx pgx.Tx, tenant eventstore.TenantID, keys []string) (map[string]bool, error) {
-	fresh := map[string]bool{}
-	if len(keys) == 0 {
-		return fresh, nil
-	}
-	rows, err := tx.Query(ctx, `insert into saga.job (key, saga, tenant) select key::uuid, $2, $3 from unnest($1::text[]) as k (key)
-		on conflict do nothing returning key::text`, keys, p.Name, string(tenant))
-	if err != nil {
-		return nil, fmt.Errorf("process: keep the job keys of %s of tenant %s: %w", p.Name, tenant, err)
-	}
-	var key string
-	_, err = pgx.ForEachRow(rows, []any{&key}, func() error { fresh[key] = true; return nil })
-	if err != nil {
-		return nil, fmt.Errorf("process: keep the job keys of %s of tenant %s: %w", p.Name, tenant, err)
-	}
-	return fresh, nil
 }

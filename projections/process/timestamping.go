@@ -5,16 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/domain/file"
-	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/tsa"
 	"github.com/factum-platform/factum/projections/runner"
 )
@@ -34,46 +31,9 @@ type Reporter interface {
 	RecordTimestampFailure(ctx context.Context, in commands.FailedAttempt) error
 }
 
-// Deps is what the sagas' jobs need. Logger and Metrics may be nil.
-type Deps struct {
-	Pool      *pgxpool.Pool // the platform's database
-	Commands  Reporter
-	TSA       Stamper
-	Logger    *slog.Logger
-	Metrics   prometheus.Registerer
-	Exclusive bool // see [jobs.Config]
-}
-
 // Sagas lists the sagas for the runner. queue may be one that only inserts.
-func Sagas(queue Inserter) []runner.Projection {
+func Sagas(queue Queue) []runner.Projection {
 	return []runner.Projection{Projection(stamping(), queue)}
-}
-
-// Workers returns the queue that carries out the sagas' jobs, to be started.
-func Workers(d Deps) (*jobs.Client, error) {
-	if d.Commands == nil || d.TSA == nil {
-		return nil, errors.New("process: Commands and TSA are required")
-	}
-	if d.Logger == nil {
-		d.Logger = slog.Default()
-	}
-	w := &stampWorker{d: d, attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "factum_timestamp_attempts_total", Help: "Attempts to obtain an RFC 3161 time-stamp, by outcome.",
-	}, []string{"outcome"}), seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "factum_timestamp_seconds", Help: "Duration of an attempt to obtain an RFC 3161 time-stamp.",
-	})}
-	if d.Metrics != nil {
-		for _, c := range []prometheus.Collector{w.attempts, w.seconds} {
-			if err := d.Metrics.Register(c); err != nil {
-				return nil, fmt.Errorf("process: metrics: %w", err)
-			}
-		}
-	}
-	workers := river.NewWorkers()
-	if err := river.AddWorkerSafely(workers, w); err != nil {
-		return nil, fmt.Errorf("process: %w", err)
-	}
-	return jobs.New(jobs.Config{Pool: d.Pool, Workers: workers, Logger: d.Logger, Metrics: d.Metrics, Exclusive: d.Exclusive})
 }
 
 // stampState is what the saga remembers of a file whose time-stamp is under way.
@@ -151,14 +111,39 @@ func (stampOrder) Kind() string { return stampKind }
 // fact could not be recorded.
 type stampWorker struct {
 	river.WorkerDefaults[stampOrder]
+	lane     *lane
 	d        Deps
 	attempts *prometheus.CounterVec
 	seconds  prometheus.Histogram
 }
 
+// newStampWorker registers its metrics.
+func newStampWorker(d Deps, l *lane) (*stampWorker, error) {
+	w := &stampWorker{lane: l, d: d, attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "factum_timestamp_attempts_total", Help: "Attempts to obtain an RFC 3161 time-stamp, by outcome.",
+	}, []string{"outcome"}), seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "factum_timestamp_seconds", Help: "Duration of an attempt to obtain an RFC 3161 time-stamp.",
+	})}
+	if d.Metrics == nil {
+		return w, nil
+	}
+	for _, c := range []prometheus.Collector{w.attempts, w.seconds} {
+		if err := d.Metrics.Register(c); err != nil {
+			return nil, fmt.Errorf("process: metrics: %w", err)
+		}
+	}
+	return w, nil
+}
+
 // Work implements river.Worker.
 func (w *stampWorker) Work(ctx context.Context, job *river.Job[stampOrder]) error {
-	key, tenant, a := job.Args.Key, job.Args.Tenant, job.Args.Args
+	return w.lane.carryOut(ctx, job.Args.Key, job.Args.Tenant, func(ctx context.Context) error {
+		return w.stamp(ctx, job.Args.Key, job.Args.Tenant, job.Args.Args)
+	})
+}
+
+// stamp makes the attempt, if it is still wanted, and reports.
+func (w *stampWorker) stamp(ctx context.Context, key, tenant string, a stampArgs) error {
 	sum, attempt, wanted, err := w.d.Commands.TimestampWanted(ctx, tenant, a.File)
 	if err != nil {
 		return err
