@@ -370,8 +370,11 @@ func (p *platform) ensureAccount(ctx context.Context, email, password string) er
 		return err
 	}
 	by := commands.Caller{UserID: commands.System, Command: es.Key("first-administrator", account.ID), Correlation: "start", At: time.Now()}
-	_, err = commands.NewExecutor(p.store, p.codec).GrantAdministrator(ctx, by, account.ID)
-	return err
+	receipt, err := commands.NewExecutor(p.store, p.codec).GrantAdministrator(ctx, by, account.ID)
+	if err != nil || receipt.Position == 0 {
+		return err
+	}
+	return p.waiter.Wait(ctx, p.pool, "directory", string(eventstore.PlatformTenant), uint64(receipt.Position))
 }
 
 // sealKeys lets the keyring serve the sealing codec, which has an error of its own for an erased person.
