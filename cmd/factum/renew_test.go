@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/factum-platform/factum/commands/rest"
 )
 
 // TestDevRenewsReadModels: read models that an older binary wrote are built anew before factum dev says that it is ready.
@@ -32,7 +34,7 @@ func TestDevRenewsReadModels(t *testing.T) {
 	c.base = info.BaseURL
 	awaitAnswers(t, c, tenant, before)
 	out := launchFactum(t, "projections", "list", "--json", "--data="+data).ended(t, 0)
-	var list []consumerStatus
+	var list []rest.Consumer
 	must(t, json.Unmarshal([]byte(out), &list))
 	var got []string
 	for _, s := range list {
