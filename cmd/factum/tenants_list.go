@@ -152,7 +152,7 @@ type tenantDetails struct {
 	Head        *eventstore.Position `json:"head"`
 	Claims      *int                 `json:"claims"`
 	Connections *int                 `json:"connections"` // of all processes
-	ReadModels  []rest.Consumer     `json:"read_models"`
+	ReadModels  []rest.Consumer      `json:"read_models"`
 	Trouble     []string             `json:"trouble"` // what could not be found out
 }
 
