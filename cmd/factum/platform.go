@@ -272,7 +272,7 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("membership of projectors", func(context.Context) error { member.Leave(); return nil })
-	c.Moves, c.Registerer, c.Share = p.moves, p.metrics, member
+	c.Moves, c.Registerer, c.Share, c.Server = p.moves, p.metrics, member, p.dbs.ServerOf
 	projector, err := runner.New(c)
 	if err != nil {
 		return err
