@@ -232,9 +232,16 @@ func printDetails(out io.Writer, d tenantDetails) {
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
-		{"tenant", d.ID}, {"name", d.Name}, {"log", d.Log}, {"server", d.Server}, {"database", d.Database}, {"schema", d.Schema.String()},
-		{"size", size(d.Bytes)}, {"created", d.CreatedAt.Format(time.DateTime)},
-		{"log head", number(d.Head != nil, deref(d.Head))}, {"claims", number(d.Claims != nil, deref(d.Claims))},
+		{"tenant", d.ID},
+		{"name", d.Name},
+		{"log", d.Log},
+		{"server", d.Server},
+		{"database", d.Database},
+		{"schema", d.Schema.String()},
+		{"size", size(d.Bytes)},
+		{"created", d.CreatedAt.Format(time.DateTime)},
+		{"log head", number(d.Head != nil, deref(d.Head))},
+		{"claims", number(d.Claims != nil, deref(d.Claims))},
 		{"connections", number(d.Connections != nil, deref(d.Connections))},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
