@@ -14,6 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/factum-platform/factum/cmd/factum/steering"
+	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/infra/tenants"
@@ -150,7 +152,7 @@ type tenantDetails struct {
 	Head        *eventstore.Position `json:"head"`
 	Claims      *int                 `json:"claims"`
 	Connections *int                 `json:"connections"` // of all processes
-	ReadModels  []consumerStatus     `json:"read_models"`
+	ReadModels  []rest.Consumer      `json:"read_models"`
 	Trouble     []string             `json:"trouble"` // what could not be found out
 }
 
@@ -181,7 +183,7 @@ func (o *operations) details(ctx context.Context, p tenants.Placement) (tenantDe
 	if err != nil {
 		return tenantDetails{}, err
 	}
-	d := tenantDetails{tenantStatus: list[0], Log: p.Tenant, ReadModels: []consumerStatus{}, Trouble: []string{}}
+	d := tenantDetails{tenantStatus: list[0], Log: p.Tenant, ReadModels: []rest.Consumer{}, Trouble: []string{}}
 	trouble := func(what string, err error) {
 		d.Trouble = append(d.Trouble, what+": "+oneLine(err))
 	}
@@ -216,7 +218,7 @@ func (o *operations) details(ctx context.Context, p tenants.Placement) (tenantDe
 		trouble("read models", err)
 	}
 	for _, s := range status {
-		d.ReadModels = append(d.ReadModels, newConsumerStatus(s))
+		d.ReadModels = append(d.ReadModels, steering.Consumer(s))
 	}
 	return d, nil
 }
