@@ -65,6 +65,8 @@ type platform struct {
 	pool     *pgxpool.Pool
 	dbs      *tenants.Databases
 	store    eventstore.Store
+	raw      eventstore.Store // the engine itself, whose appends nobody checks, marks or counts
+	keys     *keyring.Keyring
 	codec    *seal.Codec
 	accounts *auth.Auth         // likewise
 	contents *objectstore.Store // with the role api
@@ -156,6 +158,7 @@ func (p *platform) openLog(ctx context.Context, st *stack) error {
 	if err != nil {
 		return err
 	}
+	p.raw, p.keys = store, keys
 	st.started("log", func(context.Context) error { return store.Close() })
 	if err := sameLog(ctx, p.pool, store); err != nil {
 		return err
@@ -246,6 +249,7 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("jobs", worker.Stop)
+	st.background("databases out of service", func(ctx context.Context) error { return tidyDatabases(ctx, p.dbs, p.log) })
 	return nil
 }
 
@@ -285,7 +289,7 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 // startServer serves the API, or only what shows how a process without that role does.
 func (p *platform) startServer(st *stack, ln net.Listener) error {
 	c := httpapi.Config{
-		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter, Unbuilt: p.look,
+		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Refresh: p.refresh, Waiter: p.waiter, Unbuilt: p.look,
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {

@@ -253,11 +253,22 @@ func TestSwitch(t *testing.T) {
 	if err := admin.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Switch(t.Context(), from, to); err != nil {
+	turn, err := d.Turn(t.Context(), tenantA)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Switch(t.Context(), from, to); !errors.Is(err, tenants.ErrMoved) {
+	fence, err := turn.Fence(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := turn.Switch(t.Context(), fence, from, to); err != nil {
+		t.Fatal(err)
+	}
+	if err := turn.Switch(t.Context(), fence, from, to); !errors.Is(err, tenants.ErrFence) {
 		t.Fatal("a second switch:", err)
+	}
+	if err := turn.End(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	for _, dbs := range []*tenants.Databases{d, elsewhere} { // the other one is told
 		eventually(t, func() bool {
