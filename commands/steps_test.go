@@ -214,7 +214,7 @@ func TestALaterStepMeetsSomebodyElse(t *testing.T) {
 			}
 			_, err := other.Execute(t.Context(), eventstore.PlatformTenant, eventstore.Meta{Command: "other", Actor: "other", At: w.now},
 				&commands.Decision[membership.State, membership.Command, membership.Event]{
-					Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(id, someone)},
+					Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: id},
 					Command: membership.Grant{TenantID: id, UserID: someone, Role: role, By: "other", At: w.now},
 				})
 			w.must(err)

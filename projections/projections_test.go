@@ -204,6 +204,36 @@ func TestATenantThatLeavesIsHidden(t *testing.T) {
 	w.is("directory", shown, "North Mill t t 2026-11-24 11:00:00+00")
 }
 
+// TestMembersAndNames: roles change in place, those who leave have no row, those who return joined anew, and a log that is applied again
+// from its beginning changes nothing.
+func TestMembersAndNames(t *testing.T) {
+	const other = "55555555-5555-4555-8555-555555555555"
+	w := newWorld(t)
+	later := at.Add(time.Hour)
+	w.says(eventstore.PlatformTenant, tenant.Kind, tenantID,
+		tenant.Created{TenantID: tenantID, Name: "North Mill", DatabaseName: "tenant_north", CreatedBy: userID, At: at}, tenant.Provisioned{TenantID: tenantID, At: at},
+		tenant.Renamed{TenantID: tenantID, Name: "South Mill", RenamedBy: userID, At: later})
+	w.says(eventstore.PlatformTenant, membership.Kind, tenantID,
+		membership.Granted{TenantID: tenantID, UserID: userID, Role: "admin", GrantedBy: userID, At: at},
+		membership.Granted{TenantID: tenantID, UserID: other, Role: "user", GrantedBy: userID, At: at},
+		membership.RoleChanged{TenantID: tenantID, UserID: other, Role: "admin", ChangedBy: userID, At: later},
+		membership.Removed{TenantID: tenantID, UserID: userID, RemovedBy: other, At: later})
+	const members = `select format('%s %s %s', user_id, role, joined_at) from $.memberships order by user_id`
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	w.is("directory", `select format('%s %s %s', name, database_name, updated_at) from $.tenants`, "South Mill tenant_north 2026-11-24 10:00:00+00")
+	w.is("directory", members, other+" admin 2026-11-24 09:00:00+00")
+	w.says(eventstore.PlatformTenant, membership.Kind, tenantID, membership.Granted{TenantID: tenantID, UserID: userID, Role: "viewer", GrantedBy: other, At: later})
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	both := userID + " viewer 2026-11-24 10:00:00+00\n" + other + " admin 2026-11-24 09:00:00+00"
+	w.is("directory", members, both)
+	if _, err := w.pool.Exec(t.Context(), `update proj.checkpoint set position = 0, last_event = null where projection = 'directory'`); err != nil {
+		t.Fatal(err)
+	}
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	w.is("directory", members, both)
+	w.is("directory", `select name from $.tenants`, "South Mill")
+}
+
 // story is a file with two documents, stamped at the second attempt.
 func story(w *world) {
 	w.says(log, file.Kind, fileID,

@@ -38,6 +38,7 @@ func Register(api huma.API, d Deps) {
 	r.health(api)
 	r.users(api)
 	r.tenants(api)
+	r.members(api)
 	r.documents(api)
 	r.files(api)
 	r.timestamps(api)

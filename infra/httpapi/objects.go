@@ -84,6 +84,29 @@ func Answered[T any](at Settled, message string, data T) *Answer[T] {
 	return &Answer[T]{at, Envelope[T]{true, message, data}}
 }
 
+// Done is a success that has nothing to tell but that it is one; its envelope has no data.
+type Done struct {
+	Settled
+	Body struct {
+		Success bool   `json:"success" doc:"Always true."`
+		Message string `json:"message,omitempty"`
+	}
+}
+
+// DoneWith returns a success without data.
+func DoneWith(at Settled, message string) *Done {
+	out := &Done{Settled: at}
+	out.Body.Success, out.Body.Message = true, message
+	return out
+}
+
+// Member is a user in a tenant.
+type Member struct {
+	User
+	Role     string `json:"role" enum:"admin,user,viewer"`
+	JoinedAt Time   `json:"joined_at"`
+}
+
 // Settled is where the log and the read models stand after a request.
 type Settled struct {
 	Position string `header:"Factum-Position" doc:"Of a write: the position of its last event. Of a query: how far its read model has applied the log."`

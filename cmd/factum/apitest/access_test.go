@@ -3,9 +3,44 @@ package apitest
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/httpapi"
 )
+
+// expired is an access token that was good an hour ago.
+func (w *world) expired(p person) string {
+	w.t.Helper()
+	return w.session(p.id, func() time.Time { return time.Now().Add(-time.Hour) }).Access
+}
+
+// ended is the access token of a session that was logged out of.
+func (w *world) ended(name string) string {
+	w.t.Helper()
+	l := w.want(w.call("POST", "/api/auth/login", "", map[string]any{"email": strings.ToLower(name) + "@plant.example", "password": password}), 200)
+	w.want(w.call("POST", "/api/auth/logout", l.text("access_token"), nil), 200)
+	return l.text("access_token")
+}
+
+// session begins a session by another clock, signed with the world's keys.
+func (w *world) session(user string, now func() time.Time) auth.Tokens {
+	w.t.Helper()
+	accounts, err := auth.New(w.t.Context(), auth.Config{Pool: w.platform, Secrets: w.keys, Now: now})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	tokens, err := accounts.BeginSession(w.t.Context(), user)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return tokens
+}
+
+func (w *world) restore(tenant string, p person) {
+	w.t.Helper()
+	w.want(w.call("POST", "/api/tenants/"+tenant+"/restore", p.token, nil), 200)
+}
 
 // TestEveryRouteAsksForWhatThePolicySays calls every route as everybody: the answer must be the refusal, or anything but one.
 func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
@@ -20,43 +55,47 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 
 	callers := []struct {
 		name, token string
-		access      httpapi.Access // what it has in the tenant; 0 is a bad token
-		member      bool
+		role        string // in the tenant; "" is no member
+		bad         bool   // the token does not hold
 	}{
-		{"no token", "", 0, false},
-		{"garbage", "garbage", 0, false},
-		{"forged signature", forged, 0, false},
-		{"refresh token", admin.refresh, 0, false},
-		{"foreign tenant's member", stranger.token, httpapi.SignedIn, false},
-		{"viewer", viewer.token, httpapi.ViewerUp, true},
-		{"user", user.token, httpapi.UserUp, true},
-		{"admin", admin.token, httpapi.AdminOnly, true},
+		{"no session", "", "", true},
+		{"garbage", "garbage", "", true},
+		{"forged signature", forged, "", true},
+		{"refresh token", admin.refresh, "", true},
+		{"expired session", w.expired(admin), "", true},
+		{"ended session", w.ended("Admin"), "", true},
+		{"foreign tenant's admin", stranger.token, "", false},
+		{"viewer", viewer.token, "viewer", false},
+		{"user", user.token, "user", false},
+		{"admin", admin.token, "admin", false},
 	}
 	for _, rule := range httpapi.Policy {
 		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || rule.Path == "/api/auth/refresh" || rule.Path == "/api/auth/logout" {
 			continue // logout would end the sessions; TestSessions has these two
 		}
-		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown).Replace(rule.Path)
+		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{user_id}", unknown).Replace(rule.Path)
 		for _, c := range callers {
 			a := w.call(rule.Method, path, c.token, nil)
+			inTenant := rule.Access >= httpapi.ViewerUp
 			switch {
 			case rule.Access == httpapi.Anyone:
 				if a.StatusCode == 401 || a.StatusCode == 403 {
 					t.Errorf("%s to %s %s: %d although anyone may", c.name, rule.Method, rule.Path, a.StatusCode)
 				}
-			case c.access == 0:
+			case c.bad:
 				w.problem(a, 401, "UNAUTHORIZED")
 				if a.Header.Get("WWW-Authenticate") == "" {
 					t.Errorf("%s: 401 without a challenge", path)
 				}
-			case rule.Access >= httpapi.ViewerUp && !c.member:
+			case inTenant && c.role == "":
 				w.problem(a, 404, "NOT_FOUND")
-			case rule.Access > c.access && rule.Access > httpapi.SignedIn:
+			case inTenant && rule.For(c.role) == httpapi.Nothing:
 				w.problem(a, 403, "FORBIDDEN")
 			case a.StatusCode == 401 || a.StatusCode == 403 || a.StatusCode >= 500:
 				t.Errorf("%s to %s %s: %d %s", c.name, rule.Method, rule.Path, a.StatusCode, a.body)
 			}
 		}
+		w.restore(tenant, admin) // one of the routes deletes it
 		if strings.Contains(rule.Path, "{tenant_id}") && rule.Access != httpapi.Anyone {
 			elsewhere := strings.Replace(path, tenant, unknown, 1)
 			absent, foreign := w.call(rule.Method, elsewhere, stranger.token, nil), w.call(rule.Method, path, stranger.token, nil)

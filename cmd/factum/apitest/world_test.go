@@ -29,8 +29,6 @@ import (
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/domain"
-	"github.com/factum-platform/factum/domain/es"
-	"github.com/factum-platform/factum/domain/membership"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/pgstore"
 	"github.com/factum-platform/factum/eventstore/seal"
@@ -103,6 +101,7 @@ type world struct {
 	store    eventstore.Store
 	codec    *seal.Codec
 	platform *pgxpool.Pool
+	keys     *keyring.Keyring
 	objects  folder
 	stamper  *tsa.Client
 	client   *http.Client
@@ -174,6 +173,7 @@ func newWorld(t *testing.T) *world {
 	kek, err := keyring.LoadOrCreateKEK(filepath.Join(t.TempDir(), "kek.json"))
 	must(err)
 	keys := keyring.Open(w.platform, kek)
+	w.keys = keys
 	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys})
 	must(err)
 	registry, err := eventstore.NewRegistry(domain.Catalog()...)
@@ -381,16 +381,10 @@ func (w *world) tenant(p person, name string) string {
 	return w.want(w.call("POST", "/api/tenants", p.token, map[string]any{"name": name}), 201).text("data.id")
 }
 
-// grant makes p a member; there is no route for it yet.
+// grant makes p a member.
 func (w *world) grant(tenant string, p person, role string) {
 	w.t.Helper()
-	at := time.Now().UTC().Truncate(time.Microsecond)
-	receipt, err := commands.NewExecutor(w.store, w.codec).Execute(w.t.Context(), eventstore.PlatformTenant,
-		eventstore.Meta{Command: es.Key("grant", tenant, p.id), Actor: "system", At: at},
-		&commands.Decision[membership.State, membership.Command, membership.Event]{
-			Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(tenant, p.id)},
-			Command: membership.Grant{TenantID: tenant, UserID: p.id, Role: role, By: "system", At: at},
-		})
+	_, receipt, err := w.commands.AddMember(w.t.Context(), commands.Caller{UserID: "system", Command: uuid.NewString(), At: time.Now()}, tenant, p.id, role)
 	if err != nil {
 		w.t.Fatal(err)
 	}
