@@ -187,10 +187,13 @@ func (p *platform) openHub(st *stack) {
 func (p *platform) provision(ctx context.Context, tenant, database string) error {
 	err := p.dbs.Provision(ctx, tenant, database)
 	if err == nil {
-		p.hub.Send(lookChannel, notify.Hint{Key: tenant})
+		p.look(tenant)
 	}
 	return err
 }
+
+// look lets the projector of the tenant look at its consumers anew, whichever process it runs in.
+func (p *platform) look(tenant string) { p.hub.Send(lookChannel, notify.Hint{Key: tenant}) }
 
 // openCommands prepares the use cases: for people, and for the jobs that report.
 func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err error) {
@@ -271,7 +274,7 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 // startServer serves the API, or only what shows how a process without that role does.
 func (p *platform) startServer(st *stack, ln net.Listener) {
 	c := httpapi.Config{
-		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter,
+		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter, Unbuilt: p.look,
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {

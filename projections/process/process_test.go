@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,10 @@ import (
 
 // TestMain lets more tests run at once than there are processors: they wait, for due times and retries, more than they compute.
 func TestMain(m *testing.M) {
+	if raw := os.Getenv(childEnv); raw != "" {
+		fmt.Fprintln(os.Stderr, runChild(raw))
+		os.Exit(1)
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)

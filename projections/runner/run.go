@@ -55,8 +55,19 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // Look lets the consumers of the tenant look at everything anew, also those that are halted or paused: somebody changed something about
-// them. Call it when another process says so (see Config.Ring). It never blocks.
-func (r *Runner) Look(t eventstore.TenantID) { r.queue.add(t, operated) }
+// them. Call it when another process says so (see Config.Ring). With the platform all tenants look that are not at rest, because its database
+// holds consumers of all logs. It never blocks.
+func (r *Runner) Look(t eventstore.TenantID) {
+	r.queue.add(t, operated)
+	if t != eventstore.PlatformTenant {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for other := range r.consumers {
+		r.queue.add(other, operated)
+	}
+}
 
 // mine tells whether the tenant is this process's to work on.
 func (r *Runner) mine(t eventstore.TenantID) bool {
