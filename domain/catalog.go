@@ -33,7 +33,11 @@ func Catalog() []es.EventType {
 		es.Event[file.Timestamped]("file.timestamped").WithSafe("file_id", "serial", "policy", "algorithm", "authority"),
 		es.Event[file.TimestampFailed]("file.timestamp_failed").WithSafe("file_id", "reason"),
 		es.Event[file.TimestampAbandoned]("file.timestamp_abandoned").WithSafe("file_id", "reason"),
+		es.Event[file.Deleted]("file.deleted").WithSafe("file_id", "object_key", "deleted_by"),
 		es.Event[document.Uploaded]("document.uploaded").About("uploaded_by", "filename").WithSafe("document_id", "file_id", "mime_type", "uploaded_by"),
+		es.Event[document.Renamed]("document.renamed").About("renamed_by", "filename").WithSafe("document_id", "renamed_by"),
+		es.Event[document.MimeTypeChanged]("document.mime_type_changed").WithSafe("document_id", "mime_type", "changed_by"),
+		es.Event[document.MetadataSet]("document.metadata_set").About("set_by", "metadata").WithSafe("document_id", "set_by"),
 		es.Event[document.Deleted]("document.deleted").WithSafe("document_id", "file_id", "deleted_by"),
 		es.Event[projection.EventSkipped]("projection.event_skipped").WithSafe("projection", "stream_kind", "stream_id", "event_id", "reason", "by"),
 	}

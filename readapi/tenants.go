@@ -24,7 +24,7 @@ type inTenant struct {
 
 type tenantWithMembers struct {
 	httpapi.Tenant
-	Role    string   `json:"role" enum:"admin,user,viewer"`
+	Role    string           `json:"role" enum:"admin,user,viewer"`
 	Members []httpapi.Member `json:"members" nullable:"false"`
 }
 
