@@ -46,7 +46,7 @@ type options struct {
 
 func full() options {
 	return options{
-		tenants: 1000, pairs: 30, rest: 8 * time.Minute, idle: 20 * time.Second, window: 8 * time.Second, rate: 100,
+		tenants: 1000, pairs: 30, rest: 8 * time.Minute, idle: 20 * time.Second, window: 8 * time.Second, rate: 60,
 		quiet: 99, noisy: 10 * time.Second, latencies: 200, burst: 30_000, events: 1_000_000,
 	}
 }

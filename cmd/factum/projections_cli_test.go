@@ -181,6 +181,24 @@ func TestProjections(t *testing.T) {
 			t.Error(got)
 		}
 	})
+	t.Run("dropped after a day", func(t *testing.T) {
+		s.in(tenant, `update proj.checkpoint set retired_at = retired_at - interval '25 hours' where state = 'retired'`)
+		s.exec(`update river.river_job set scheduled_at = now() where kind = 'projections.drop'`)
+		want := "audit1dropped audit2dropped audit3live documents1dropped documents2dropped documents3dropped documents4live"
+		deadline := time.Now().Add(30 * time.Second)
+		for got := ""; got != want; {
+			if time.Now().After(deadline) {
+				t.Fatal(got)
+			}
+			got = s.in(tenant, `select projection || generation || state from proj.checkpoint order by 1`)
+		}
+		if got := s.in(tenant, `select nspname::text from pg_namespace where nspname ~ '_g[0-9]' order by 1`); got != "audit_g3 documents_g4" {
+			t.Error(got)
+		}
+		if out := s.projections(t, 1, "rollback", "documents", "--all"); !strings.Contains(out, "kept for a day") {
+			t.Error(out)
+		}
+	})
 	for name, tc := range map[string]struct {
 		args []string
 		want string

@@ -114,7 +114,8 @@ func newConsumerStatus(s runner.Status) consumerStatus {
 	}
 	out := consumerStatus{
 		s.Projection, s.Tenant, s.Generation, s.Version, state, s.Position, s.Head, s.LagEvents, s.LagAtLeast, s.Lag.Seconds(), s.Error,
-		s.PausedBy, known(s.PausedAt), known(s.MovedAt), known(s.RetiredAt), []parkedStream{},
+		s.PausedBy, known(s.PausedAt), known(s.MovedAt), known(s.RetiredAt),
+		[]parkedStream{},
 	}
 	for _, p := range s.Parked {
 		out.Parked = append(out.Parked, parkedStream{p.Stream.String(), p.FromVersion, p.Event.String(), p.Error, p.At.UTC(), p.Attempts})

@@ -25,11 +25,18 @@ type Client struct {
 }
 
 // NewClient returns a client of the process.
-func (p *Platform) NewClient(of *Process) *Client {
+func (p *Platform) NewClient(of *Process) *Client { return newClient(of.URL, p.Token) }
+
+// ClientOf returns a client of the API at base, a URL without a slash at the end, with a token that does not change.
+func ClientOf(base, token string) *Client {
+	return newClient(base, func(context.Context) (string, error) { return token, nil })
+}
+
+func newClient(base string, token func(context.Context) (string, error)) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 512
 	transport.MaxIdleConns = 512
-	return &Client{of.URL, p.Token, &http.Client{Transport: transport, Timeout: callTimeout}}
+	return &Client{base, token, &http.Client{Transport: transport, Timeout: callTimeout}}
 }
 
 // Close closes its idle connections.

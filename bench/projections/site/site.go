@@ -77,7 +77,8 @@ func Start(ctx context.Context, c Config) (_ *Site, err error) {
 		}
 	}()
 	if s.program == "" {
-		s.program, err = build(ctx, filepath.Join(s.folder, "factum"))
+		s.program = filepath.Join(s.folder, "factum")
+		err = Build(ctx, s.program)
 	} else {
 		s.program, err = filepath.Abs(s.program)
 	}
@@ -101,17 +102,17 @@ func Start(ctx context.Context, c Config) (_ *Site, err error) {
 	return s, err
 }
 
-// build makes the program, with the race detector if this one has it.
-func build(ctx context.Context, program string) (string, error) {
+// Build makes the program, with the race detector if this one has it.
+func Build(ctx context.Context, program string) error {
 	args := []string{"build", "-o", program}
 	if raceDetector {
 		args = append(args, "-race")
 	}
 	out, err := exec.CommandContext(ctx, "go", append(args, "github.com/factum-platform/factum/cmd/factum")...).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build factum: %w: %s", err, out)
+		return fmt.Errorf("build factum: %w: %s", err, out)
 	}
-	return program, nil
+	return nil
 }
 
 // Stop ends the servers and removes their folder. Processes of the platform are their starter's to stop, before that.

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,16 +21,35 @@ import (
 	"github.com/factum-platform/factum/infra/devstack"
 )
 
+// program is the factum that all tests run.
+var program string
+
 func TestMain(m *testing.M) {
 	if devstack.RunChild() {
 		return
 	}
-	code := m.Run()
-	if err := goleak.Find(); code == 0 && err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines were left running:", err)
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "factum-soak-test-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		program = filepath.Join(dir, "factum")
+		err = site.Build(context.Background(), program)
+	}
+	code := 1
+	if err == nil {
+		code = m.Run()
+	}
+	if code == 0 {
+		err = goleak.Find()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
 		code = 1
 	}
-	os.Exit(code)
+	return code
 }
 
 // finds tells whether the output has a line of that name that begins with the value.
@@ -35,10 +57,55 @@ func finds(out, name, value string) bool {
 	return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + `: +` + value + `\b`).MatchString(out)
 }
 
+// TestReadersNoticeNoRebuild is make soak-rebuild in small.
+func TestReadersNoticeNoRebuild(t *testing.T) {
+	var out, progress bytes.Buffer
+	if err := start(t.Context(), []string{"rebuild", "--factum", program, "--events", "3000", "--rate", "40", "--around", "1s"}, &out, &progress); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, progress.String(), out.String())
+	}
+	t.Logf("\n%s", out.String())
+	if !finds(out.String(), "failures", "0") || !finds(out.String(), "answers that went backwards", "0") || finds(out.String(), "requests", "0") {
+		t.Error(progress.String())
+	}
+}
+
+// TestWhatWentBackwardsIsFound gives answers that show less than earlier ones, one after the other.
+func TestWhatWentBackwardsIsFound(t *testing.T) {
+	status, position, total := http.StatusOK, "7", 3
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Factum-Position", position)
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"data":{"pagination":{"total":%d}}}`, total)
+	}))
+	defer api.Close()
+	r := &readers{client: site.ClientOf(api.URL, "token"), known: []string{"a"}}
+	defer r.client.Close()
+	ask := func(n, failures, backwards int) {
+		t.Helper()
+		if err := r.request(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		if r.failures.count != failures || r.backwards.count != backwards {
+			t.Errorf("failures: %s; backwards: %s", &r.failures, &r.backwards)
+		}
+	}
+	const list, document = 11, 12
+	ask(list, 0, 0)
+	ask(document, 0, 0)
+	position = "6"
+	ask(document, 0, 1)
+	position, total = "8", 2
+	ask(list, 0, 2)
+	status = http.StatusNotFound
+	ask(document, 0, 3)
+	status = http.StatusServiceUnavailable
+	ask(document, 1, 3)
+}
+
 // TestProjectorsAreKilled is make soak-projectors in small; a change behind the projectors' back is then found.
 func TestProjectorsAreKilled(t *testing.T) {
 	var out, progress bytes.Buffer
-	flags := []string{"projectors", "--during", "5s", "--tenants", "2", "--lifetime", "3s", "--rate", "8"}
+	flags := []string{"projectors", "--factum", program, "--during", "5s", "--tenants", "2", "--lifetime", "3s", "--rate", "8"}
 	if err := start(t.Context(), flags, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, progress.String(), out.String())
 	}
@@ -51,7 +118,7 @@ func TestProjectorsAreKilled(t *testing.T) {
 // TestDifferencesAreFound changes a read model and a log, each in a way that the projectors do not notice.
 func TestDifferencesAreFound(t *testing.T) {
 	var progress bytes.Buffer
-	err := run(t.Context(), options{}, func(s *soak, ctx context.Context) (err error) {
+	err := run(t.Context(), options{Config: site.Config{Program: program}}, func(s *soak, ctx context.Context) (err error) {
 		tenant, err := s.platform.NewTenant(ctx, "North Mill")
 		if err != nil {
 			return err
