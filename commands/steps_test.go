@@ -68,7 +68,7 @@ func lives() []life {
 		{"delete", uploaded, func(w *world) error {
 			id := es.Key("tenant", someone, "create")
 			document := es.Key("document", string(commands.LogOf(id)), someone, "upload")
-			orphaned, _, err := w.DeleteDocument(w.t.Context(), w.fixed("delete"), id, document)
+			orphaned, _, err := w.DeleteDocument(w.t.Context(), w.fixed("delete"), commands.DocumentID{TenantID: id, ID: document})
 			if err == nil && !orphaned {
 				return errors.New("the file is not an orphan")
 			}

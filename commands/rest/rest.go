@@ -38,6 +38,7 @@ func Register(api huma.API, d Deps) {
 	r.members(api)
 	r.timestamping(api)
 	r.documents(api)
+	r.files(api)
 }
 
 // route registers a handler whose errors are those of the commands.

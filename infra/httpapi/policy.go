@@ -56,6 +56,7 @@ type Rule struct {
 
 const (
 	usualLimit = 30 * time.Second
+	bulkLimit  = 2 * time.Minute  // a thousand things are changed
 	longLimit  = 30 * time.Minute // whole contents pass through
 )
 
@@ -101,10 +102,16 @@ var Policy = []Rule{
 	{"GET", "/api/tenants/{tenant_id}/documents/health", Anyone, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}", ViewerUp, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}/download", ViewerUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}/download-url", ViewerUp, "", 0},
+	{"PUT", "/api/tenants/{tenant_id}/documents/{document_id}", OwnerUp, "", 0},
 	{"DELETE", "/api/tenants/{tenant_id}/documents/{document_id}", OwnerUp, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/documents/bulk/delete", OwnerUp, "", bulkLimit},
+	{"POST", "/api/tenants/{tenant_id}/documents/bulk/metadata", OwnerUp, "", bulkLimit},
 
 	{"GET", "/api/files/{tenant_id}/files", ViewerUp, "", 0},
 	{"GET", "/api/files/{tenant_id}/files/{file_id}", ViewerUp, "", 0},
+	{"DELETE", "/api/files/{tenant_id}/files/{file_id}", AdminOnly, "", 0},
+	{"POST", "/api/files/{tenant_id}/files/bulk/delete", AdminOnly, "", bulkLimit},
 	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp", ViewerUp, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/download", ViewerUp, "", 0},
 	{"POST", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/verify", ViewerUp, "", longLimit}, // changes nothing

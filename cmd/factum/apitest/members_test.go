@@ -8,10 +8,13 @@ import (
 	"testing"
 )
 
-// fields asserts that the object at the path has exactly these fields.
+// fields asserts that the object at the path, or the whole answer, has exactly these fields.
 func (w *world) fields(a answer, path string, want ...string) {
 	w.t.Helper()
-	object, _ := a.at(path).(map[string]any)
+	object := a.json
+	if path != "" {
+		object, _ = a.at(path).(map[string]any)
+	}
 	for _, name := range want {
 		if _, ok := object[name]; !ok {
 			w.t.Errorf("%s %s: %s has no %s: %s", a.Request.Method, a.Request.URL.Path, path, name, a.body)

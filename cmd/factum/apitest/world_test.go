@@ -15,6 +15,7 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,10 @@ func (f folder) Get(_ context.Context, key string) (io.ReadCloser, int64, error)
 	}
 	info, err := file.Stat()
 	return file, info.Size(), err
+}
+
+func (f folder) Presign(_ context.Context, key string, life time.Duration, mimeType, disposition string) (string, error) {
+	return "https://objects.test/" + key + "?" + url.Values{"life": {life.String()}, "type": {mimeType}, "disposition": {disposition}}.Encode(), nil
 }
 
 func (f folder) Delete(_ context.Context, key string) error {
