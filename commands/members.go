@@ -5,7 +5,6 @@ import (
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/membership"
-	"github.com/factum-platform/factum/domain/user"
 	"github.com/factum-platform/factum/eventstore"
 )
 
@@ -18,11 +17,11 @@ func memberStep(tenantID string, command membership.Command) *Decision[membershi
 
 // AddMember makes a user a member of the tenant. Refusals: user.unknown, membership.exists, membership.role.
 func (c *Commands) AddMember(ctx context.Context, by Caller, tenantID, userID, role string) (membership.Member, Receipt, error) {
-	known, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, user.Decider, eventstore.StreamID{Kind: user.Kind, ID: userID}, nil)
+	known, err := c.x.UserExists(ctx, userID)
 	if err != nil {
 		return membership.Member{}, Receipt{}, err
 	}
-	if !known.Exists {
+	if !known {
 		return membership.Member{}, Receipt{}, es.Refuse("user.unknown", "There is no such user.")
 	}
 	return c.memberAfter(ctx, by, tenantID, userID, membership.Add{TenantID: tenantID, UserID: userID, Role: role, By: by.UserID, At: stamp(by.At)})

@@ -18,7 +18,7 @@ func (PolicyCmd) Run() error { return printPolicy(os.Stdout) }
 
 func printPolicy(to io.Writer) error {
 	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(out, "METHOD\tROUTE\tanyone\tsigned in\t%s\n", strings.Join(httpapi.Roles, "\t"))
+	fmt.Fprintf(out, "METHOD\tROUTE\tanyone\tsigned in\t%s\tplatform\n", strings.Join(httpapi.Roles, "\t"))
 	for _, rule := range httpapi.Policy {
 		cells := []string{rule.Method, rule.Path, httpapi.Nothing.String(), httpapi.Nothing.String()}
 		switch rule.Access {
@@ -34,8 +34,12 @@ func printPolicy(to io.Writer) error {
 			}
 			cells = append(cells, reach.String())
 		}
-		fmt.Fprintln(out, strings.Join(cells, "\t"))
+		platform := cells[3] // a role in a tenant counts beside it
+		if rule.Access == httpapi.PlatformAdmin {
+			platform = httpapi.Everything.String()
+		}
+		fmt.Fprintln(out, strings.Join(append(cells, platform), "\t"))
 	}
-	fmt.Fprint(out, "\nyes: may; own: for what the member uploaded; -: may not (who is no member of the tenant is answered 404, a member 403)\n")
+	fmt.Fprint(out, "\nyes: may; own: for what the member uploaded; -: may not (who is no member of the tenant is answered 404, a member 403)\nplatform: an administrator of the platform without a role in the tenant\n")
 	return out.Flush()
 }

@@ -96,8 +96,16 @@ func TestMetadataAreBounded(t *testing.T) {
 		}
 	}
 	for _, bad := range []map[string]*string{
-		{"": ptr("x")}, {" a": ptr("x")}, {"ä": ptr("x")}, {"_a": ptr("x")}, {strings.Repeat("k", 65): ptr("x")}, {"a\n": nil},
-		{"a": ptr(long + "x")}, {"a": ptr("x\x00")}, {"a": ptr("\xff")}, {"a": ptr("b\r\nc")},
+		{"": ptr("x")},
+		{" a": ptr("x")},
+		{"ä": ptr("x")},
+		{"_a": ptr("x")},
+		{strings.Repeat("k", 65): ptr("x")},
+		{"a\n": nil},
+		{"a": ptr(long + "x")},
+		{"a": ptr("x\x00")},
+		{"a": ptr("\xff")},
+		{"a": ptr("b\r\nc")},
 	} {
 		if CheckMetadata(bad) == "" {
 			t.Errorf("%v was accepted", bad)

@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/factum-platform/factum/infra/auth"
 )
@@ -54,8 +55,8 @@ var (
 	idText        = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 )
 
-// guard is the one place that decides who may call a route. The order is the contract's: token, form of the ids, membership, role,
-// and only then the body.
+// guard is the one place that decides who may call a route. The order is the contract's: token, form of the ids, administrator of the
+// platform or membership and role, and only then the body.
 func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	op := hc.Operation()
 	rule, ok := rules[op.Method+" "+op.Path]
@@ -103,6 +104,11 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 	}
 	if len(malformed) > 0 {
 		return ctx, Invalid(malformed)
+	}
+	if rule.Access == PlatformAdmin {
+		if err := s.administers(ctx, PrincipalOf(ctx).UserID); err != nil {
+			return ctx, err
+		}
 	}
 	if rule.tenant() {
 		m, err := s.membership(ctx, PrincipalOf(ctx).UserID, strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
@@ -189,6 +195,25 @@ func (s *Server) refuse(hc huma.Context, rule Rule, p *Problem) {
 	hc.SetStatus(p.Status)
 	c := humafiber.Unwrap(hc)
 	c.Response().SetBody(p.completed(c.Path(), rule).encode())
+}
+
+// administers refuses a user who does not administer the platform.
+func (s *Server) administers(ctx context.Context, user string) error {
+	var found bool
+	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
+		return tx.QueryRow(ctx, fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
+			where a.user_id = $1 and u.is_active)`, schema), user).Scan(&found)
+	})
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &pg) && pg.Code == "42P01": // the directory of the version before has no such table
+		return Unavailable("The directory is of an older version: run 'factum projections rebuild directory --tenant platform'.", err)
+	case err != nil:
+		return fmt.Errorf("httpapi: look up an administrator: %w", err)
+	case !found:
+		return NewProblem(http.StatusForbidden, "", "Only administrators of the platform may do this.")
+	}
+	return nil
 }
 
 const membershipColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,

@@ -14,6 +14,7 @@ const (
 	Anyone         Access = iota + 1 // no token
 	Refresh                          // the refresh token; the handler verifies it
 	SignedIn                         // any user
+	PlatformAdmin                    // an administrator of the platform; roles in tenants do not count
 	ViewerUp                         // a member, in any role
 	UserUp                           // a member who may write
 	OwnerUp                          // a member who may write, to what the member uploaded; an admin to everything
@@ -80,6 +81,12 @@ var Policy = []Rule{
 	{"GET", "/api/users/me", SignedIn, "", 0},
 	{"GET", "/api/users/me/tenants", SignedIn, "", 0},
 	{"GET", "/api/users/health", Anyone, "", 0},
+
+	{"GET", "/api/platform/projections", PlatformAdmin, "", 2 * time.Minute}, // asks the databases of all tenants
+	{"POST", "/api/platform/projections/{projection}/pause", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/projections/{projection}/resume", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/projections/{projection}/retry", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/projections/{projection}/skip", PlatformAdmin, "", 0},
 
 	{"GET", "/api/tenants", SignedIn, "", 0},
 	{"POST", "/api/tenants", SignedIn, "", time.Minute}, // makes a database

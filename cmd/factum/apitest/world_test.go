@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,9 +28,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/factum-platform/factum/cmd/factum/steering"
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/domain"
+	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/pgstore"
 	"github.com/factum-platform/factum/eventstore/seal"
@@ -112,6 +115,7 @@ type world struct {
 	client   *http.Client
 	router   routers.Router
 	pools    *pools
+	shift    *atomic.Int64 // of the clock by which tokens are valid, in nanoseconds
 }
 
 func (w *world) Pool(_ context.Context, tenant string) (*pgxpool.Pool, error) {
@@ -155,7 +159,7 @@ func logMigrations() []postgres.Migrations {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}}
+	w := &world{t: t, shift: &atomic.Int64{}, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}}
 	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	_, w.router = described(t)
 	ctx := t.Context()
@@ -179,7 +183,7 @@ func newWorld(t *testing.T) *world {
 	must(err)
 	keys := keyring.Open(w.platform, kek)
 	w.keys = keys
-	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys})
+	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) }})
 	must(err)
 	registry, err := eventstore.NewRegistry(domain.Catalog()...)
 	must(err)
@@ -200,11 +204,16 @@ func newWorld(t *testing.T) *world {
 	roots := w.authority(t)
 
 	var moves readmodel.Moves
-	projector, err := runner.New(runner.Config{
+	consumers := runner.Config{
 		Store: store, Codec: w.codec, Pool: w.Pool, Tenants: w.tenants, Moves: &moves, Logger: slog.New(slog.DiscardHandler),
 		Projections: []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection()},
-	})
+	}
+	projector, err := runner.New(consumers)
 	must(err)
+	consumers.Ring = func(_ context.Context, tenant string) error {
+		projector.Look(eventstore.TenantID(tenant))
+		return nil
+	}
 	running, stop := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- projector.Run(running) }()
@@ -213,7 +222,9 @@ func newWorld(t *testing.T) *world {
 		Logger: slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
 		Auth:   accounts, Platform: w.platform, TenantPool: w.Pool, Waiter: readmodel.NewWaiter(&moves), Version: "test",
 	})
-	rest.Register(w.server.API(), rest.Deps{Commands: w.commands, Server: w.server})
+	operator, err := runner.NewOperator(consumers)
+	must(err)
+	rest.Register(w.server.API(), rest.Deps{Commands: w.commands, Server: w.server, Operator: steering.Operator{Runner: operator, Commands: w.commands}})
 	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Objects: w.objects, Roots: roots})
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -390,6 +401,19 @@ func (w *world) tenant(p person, name string) string {
 func (w *world) grant(tenant string, p person, role string) {
 	w.t.Helper()
 	_, receipt, err := w.commands.AddMember(w.t.Context(), commands.Caller{UserID: "system", Command: uuid.NewString(), At: time.Now()}, tenant, p.id, role)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if settled := w.server.Settle(w.t.Context(), uint64(receipt.Position), httpapi.Directory()); settled.Pending != "" {
+		w.t.Fatal("the directory does not catch up")
+	}
+}
+
+// administers lets p administer the platform; there is no route for it.
+func (w *world) administers(p person) {
+	w.t.Helper()
+	receipt, err := commands.NewExecutor(w.store, w.codec).GrantAdministrator(w.t.Context(),
+		commands.Caller{UserID: "operator", Command: es.Key("administers", p.id), At: time.Now()}, p.id)
 	if err != nil {
 		w.t.Fatal(err)
 	}
