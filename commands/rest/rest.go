@@ -36,8 +36,10 @@ func Register(api huma.API, d Deps) {
 	r := routes{d}
 	r.auth(api)
 	r.tenants(api)
+	r.members(api)
 	r.timestamping(api)
 	r.documents(api)
+	r.files(api)
 	r.projections(api)
 }
 
@@ -65,10 +67,15 @@ var refusals = map[string]struct {
 	status int
 	code   string
 }{
-	"user.email_taken": {http.StatusConflict, "email_exists"},
-	"document.unknown": {http.StatusNotFound, ""},
-	"tenant.unknown":   {http.StatusNotFound, ""},
-	"file.unknown":     {http.StatusNotFound, ""},
+	"user.email_taken":   {http.StatusConflict, "email_exists"},
+	"user.unknown":       {http.StatusNotFound, ""},
+	"tenant.unknown":     {http.StatusNotFound, ""},
+	"tenant.deleted":     {http.StatusNotFound, ""},
+	"tenant.gone":        {http.StatusConflict, ""},
+	"membership.unknown": {http.StatusNotFound, ""},
+	"document.unknown":   {http.StatusNotFound, ""},
+	"document.not_owner": {http.StatusForbidden, ""},
+	"file.unknown":       {http.StatusNotFound, ""},
 
 	"projection.event_unknown": {http.StatusNotFound, ""},
 }

@@ -21,6 +21,7 @@ type (
 	principalKey  struct{}
 	tokenKey      struct{}
 	membershipKey struct{}
+	reachKey      struct{}
 )
 
 // PrincipalOf is who calls, in a route that demands an access token.
@@ -39,6 +40,14 @@ func RefreshTokenOf(ctx context.Context) string {
 func MembershipOf(ctx context.Context) Membership {
 	m, _ := ctx.Value(membershipKey{}).(Membership)
 	return m
+}
+
+// OwnerOf is whose things the caller may change, in a route that demands a membership: the caller's id, or "" for everybody's.
+func OwnerOf(ctx context.Context) string {
+	if reach, _ := ctx.Value(reachKey{}).(Reach); reach == Everything {
+		return ""
+	}
+	return PrincipalOf(ctx).UserID
 }
 
 var (
@@ -102,14 +111,15 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		}
 	}
 	if rule.tenant() {
-		m, err := s.membership(ctx, PrincipalOf(ctx).UserID, strings.ToLower(hc.Param("tenant_id")))
+		m, err := s.membership(ctx, PrincipalOf(ctx).UserID, strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
 		if err != nil {
 			return ctx, err
 		}
-		if roles[m.Role] < rule.Access {
+		reach := rule.For(m.Role)
+		if reach == Nothing {
 			return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
 		}
-		ctx = context.WithValue(ctx, membershipKey{}, m)
+		ctx = context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach)
 	}
 	return ctx, acceptable(hc)
 }
@@ -209,13 +219,14 @@ func (s *Server) administers(ctx context.Context, user string) error {
 const membershipColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
 	t.created_at, t.updated_at, m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
-	where m.user_id = $1 and u.is_active and t.is_active and t.provisioned`
+	where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
 
-// membership answers [NotFound] alike for a tenant that does not exist, is not ready, or is not the user's.
-func (s *Server) membership(ctx context.Context, user, tenant string) (Membership, error) {
+// membership answers [NotFound] alike for a tenant that does not exist, is not ready, is deleted (unless that is allowed), or is not the
+// user's.
+func (s *Server) membership(ctx context.Context, user, tenant string, deletedToo bool) (Membership, error) {
 	var found []Membership
 	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and m.tenant_id = $2`, schema), user, tenant)
+		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and m.tenant_id = $3`, schema), user, deletedToo, tenant)
 		if err != nil {
 			return err
 		}
@@ -236,7 +247,7 @@ func (s *Server) membership(ctx context.Context, user, tenant string) (Membershi
 func (s *Server) Memberships(ctx context.Context, user string, minPosition uint64) ([]Membership, Settled, error) {
 	out := []Membership{}
 	at, err := s.Read(ctx, Directory(), minPosition, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` order by m.joined_at desc, t.id`, schema), user)
+		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` order by m.joined_at desc, t.id`, schema), user, false)
 		if err != nil {
 			return err
 		}
