@@ -31,6 +31,7 @@ type Config struct {
 	// MAC is HMAC under a key of the tenant: equal values meet, and a stranger who guesses one learns nothing.
 	MAC         func(ctx context.Context, tenant, purpose, value string) ([]byte, error)
 	Auth        *auth.Auth
+	Passwords   auth.PasswordRules
 	TSAProvider string // short name of the time-stamping authority; "" leaves time-stamping off
 	Now         func() time.Time
 	NewID       func() string // a fresh UUID

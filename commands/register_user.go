@@ -26,10 +26,8 @@ type User struct {
 }
 
 const (
-	maxNameChars     = 100
-	maxEmailChars    = 255
-	minPasswordChars = 8
-	maxPasswordBytes = 1024 // bounds the work of hashing
+	maxNameChars  = 100
+	maxEmailChars = 255
 )
 
 // RegisterUser makes an account. Errors: *[ValidationError]; *[es.Refusal] user.email_taken; auth.ErrBusy. The credential is
@@ -40,11 +38,11 @@ func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser)
 	p.add("first_name", checkName(in.FirstName))
 	p.add("last_name", checkName(in.LastName))
 	p.add("email", checkEmail(in.Email))
-	p.add("password", checkPassword(in.Password))
+	p.add("password", c.c.Passwords.Check(in.Password, in.Email, in.FirstName, in.LastName))
 	if err := p.err(); err != nil {
 		return User{}, Receipt{}, err
 	}
-	loginKey, err := c.c.MAC(ctx, string(eventstore.PlatformTenant), "email", in.Email)
+	loginKey, err := c.loginKey(ctx, in.Email)
 	if err != nil {
 		return User{}, Receipt{}, err
 	}
@@ -121,20 +119,6 @@ func checkEmail(s string) string {
 	_, domain, _ := strings.Cut(s, "@")
 	if !strings.Contains(strings.Trim(domain, "."), ".") {
 		return "Not a valid e-mail address."
-	}
-	return ""
-}
-
-func checkPassword(s string) string {
-	letter := strings.ContainsFunc(s, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' })
-	digit := strings.ContainsFunc(s, func(r rune) bool { return r >= '0' && r <= '9' })
-	switch {
-	case utf8.RuneCountInString(s) < minPasswordChars:
-		return "Has at least 8 characters."
-	case len(s) > maxPasswordBytes:
-		return "Has at most 1024 bytes."
-	case !letter || !digit:
-		return "Has at least one letter and one digit."
 	}
 	return ""
 }

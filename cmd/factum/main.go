@@ -21,6 +21,7 @@ var version = "dev"
 type cli struct {
 	Dev     DevCmd     `cmd:"" help:"Run the whole platform in one process: PostgreSQL, S3, time-stamping authority and OpenID provider included."`
 	Serve   ServeCmd   `cmd:"" help:"Run the platform against servers that exist elsewhere. Several processes may serve one platform."`
+	Keys    KeysCmd    `cmd:"" help:"Work on the keys that sign tokens."`
 	Log     LogCmd     `cmd:"" help:"Work on the logs themselves."`
 	Events  EventsCmd  `cmd:"" help:"Show the event types that logs hold."`
 	Demo    DemoCmd    `cmd:"" help:"Show the main job step by step against a running 'factum dev', which is started if there is none."`

@@ -48,7 +48,8 @@ type settings struct {
 	engine    engine
 	objects   objectstore.Config // with the role api
 	tsa       tsa.Config         // unless the process is a projector only
-	exclusive bool               // no other process works on these databases
+	passwords auth.PasswordRules
+	exclusive bool // no other process works on these databases
 	log       *slog.Logger
 }
 
@@ -96,6 +97,7 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 	if s.roles.has(roleWorker) {
+		st.background("sweeping of what has expired", p.sweep)
 		if err := p.startWorker(ctx, st); err != nil {
 			return nil, err
 		}
@@ -193,7 +195,7 @@ func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err
 		return err
 	}
 	c := commands.Config{
-		Store: p.store, Codec: p.codec, Provision: p.provision, MAC: keys.MAC, Auth: p.accounts,
+		Store: p.store, Codec: p.codec, Provision: p.provision, MAC: keys.MAC, Auth: p.accounts, Passwords: p.passwords,
 		TSAProvider: p.tsa.Provider, Now: time.Now, NewID: uuid.NewString, Logger: p.log,
 	}
 	if p.roles.has(roleAPI) {
@@ -204,6 +206,24 @@ func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err
 	}
 	p.commands, err = commands.New(c)
 	return err
+}
+
+// expireEvery is how often sessions, links and counts that have expired are deleted.
+const expireEvery = time.Hour
+
+func (p *platform) sweep(ctx context.Context) error {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		if err := p.accounts.Sweep(ctx); err != nil && ctx.Err() == nil {
+			p.log.Warn("what has expired cannot be deleted; this is tried again", "after", expireEvery, "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // startWorker carries out the jobs of the sagas.
@@ -269,7 +289,7 @@ func (p *platform) startServer(st *stack, ln net.Listener) {
 	server := httpapi.New(c)
 	if p.roles.has(roleAPI) {
 		rest.Register(server.API(), rest.Deps{Commands: p.commands, Server: server})
-		readapi.Register(server.API(), readapi.Deps{Server: server, Objects: p.contents, Roots: p.tsa.Roots})
+		readapi.Register(server.API(), readapi.Deps{Server: server, Accounts: p.accounts, Objects: p.contents, Roots: p.tsa.Roots})
 	}
 	go func() {
 		if err := server.Listen(ln); err != nil {

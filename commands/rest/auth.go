@@ -17,7 +17,7 @@ func (r routes) auth(api huma.API) {
 	}, r.register)
 	route(api, httpapi.Op{
 		ID: "login", Method: http.MethodPost, Path: "/api/auth/login", Summary: "Begin a session", Tag: "auth",
-		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusServiceUnavailable},
+		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 	}, r.logIn)
 	route(api, httpapi.Op{
 		ID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tag: "auth",
@@ -26,6 +26,17 @@ func (r routes) auth(api huma.API) {
 	route(api, httpapi.Op{
 		ID: "logout", Method: http.MethodPost, Path: "/api/auth/logout", Summary: "End the session", Tag: "auth",
 	}, r.logOut)
+	route(api, httpapi.Op{
+		ID: "logout-all", Method: http.MethodPost, Path: "/api/auth/logout-all", Summary: "End all sessions of the caller, this one too", Tag: "auth",
+	}, r.logOutEverywhere)
+	route(api, httpapi.Op{
+		ID: "end-session", Method: http.MethodDelete, Path: "/api/auth/sessions/{session_id}", Tag: "auth",
+		Summary: "End one session of the caller", Errors: []int{http.StatusNotFound},
+	}, r.endSession)
+	route(api, httpapi.Op{
+		ID: "change-password", Method: http.MethodPost, Path: "/api/auth/password/change", Tag: "auth",
+		Summary: "Change the caller's password; all other sessions of the caller end", Accepts: true, Errors: []int{http.StatusTooManyRequests},
+	}, r.changePassword)
 }
 
 type registration struct {
@@ -34,7 +45,7 @@ type registration struct {
 		FirstName string `json:"first_name" minLength:"1" maxLength:"100" example:"Mina"`
 		LastName  string `json:"last_name" minLength:"1" maxLength:"100" example:"Okoro"`
 		Email     string `json:"email" maxLength:"255" example:"mina@plant.example"`
-		Password  string `json:"password" minLength:"8" maxLength:"1024" doc:"At least one letter and one digit." example:"turbine42"`
+		Password  string `json:"password" minLength:"8" maxLength:"1024" doc:"At least 12 characters, not a common password and not easy to guess. With the setting for short passwords: at least 8, with a letter and a digit." example:"stator coil 7 humming"`
 	}
 }
 
@@ -61,7 +72,7 @@ func (r routes) register(ctx context.Context, in *registration) (*registered, er
 type credentials struct {
 	Body struct {
 		Email    string `json:"email" minLength:"1" maxLength:"255" example:"mina@plant.example"`
-		Password string `json:"password" minLength:"1" example:"turbine42"`
+		Password string `json:"password" minLength:"1" example:"stator coil 7 humming"`
 	}
 }
 
@@ -83,7 +94,8 @@ type session struct {
 }
 
 func (r routes) logIn(ctx context.Context, in *credentials) (*session, error) {
-	s, err := r.Commands.LogIn(ctx, commands.LogIn{Email: in.Body.Email, Password: in.Body.Password})
+	client := httpapi.ClientOf(ctx)
+	s, err := r.Commands.LogIn(ctx, commands.LogIn{Email: in.Body.Email, Password: in.Body.Password, Address: client.Address, Agent: client.Agent})
 	if err != nil {
 		return nil, err
 	}
@@ -121,19 +133,69 @@ func (r routes) refresh(ctx context.Context, _ *struct{}) (*refreshed, error) {
 	return out, nil
 }
 
-type loggedOut struct {
+// told is the answer of a flat route that has nothing but a sentence to say.
+type told struct {
 	Body struct {
 		Message string `json:"message"`
 	}
 }
 
-func (r routes) logOut(ctx context.Context, _ *struct{}) (*loggedOut, error) {
+func tell(message string) *told {
+	out := &told{}
+	out.Body.Message = message
+	return out
+}
+
+func (r routes) logOut(ctx context.Context, _ *struct{}) (*told, error) {
 	if err := r.Commands.LogOut(ctx, httpapi.PrincipalOf(ctx)); err != nil {
 		return nil, err
 	}
-	out := &loggedOut{}
-	out.Body.Message = "The session has ended."
+	return tell("The session has ended."), nil
+}
+
+type loggedOutEverywhere struct {
+	Body struct {
+		Message string `json:"message"`
+		Ended   int    `json:"ended" doc:"How many sessions there were, with this one."`
+	}
+}
+
+func (r routes) logOutEverywhere(ctx context.Context, _ *struct{}) (*loggedOutEverywhere, error) {
+	ended, err := r.Commands.LogOutEverywhere(ctx, httpapi.PrincipalOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	out := &loggedOutEverywhere{}
+	out.Body.Message, out.Body.Ended = "All sessions have ended.", ended
 	return out, nil
+}
+
+type oneSession struct {
+	SessionID string `path:"session_id" format:"uuid"`
+}
+
+func (r routes) endSession(ctx context.Context, in *oneSession) (*told, error) {
+	if err := r.Commands.EndSession(ctx, httpapi.PrincipalOf(ctx), in.SessionID); err != nil {
+		return nil, err
+	}
+	return tell("The session has ended."), nil
+}
+
+type passwordChange struct {
+	Body struct {
+		CurrentPassword string `json:"current_password" minLength:"1"`
+		NewPassword     string `json:"new_password" minLength:"8" maxLength:"1024" doc:"As at registration." example:"stator coil 7 humming"`
+	}
+}
+
+func (r routes) changePassword(ctx context.Context, in *passwordChange) (*told, error) {
+	err := r.Commands.ChangePassword(ctx, httpapi.PrincipalOf(ctx), commands.ChangePassword{
+		Current: in.Body.CurrentPassword, New: in.Body.NewPassword, Address: httpapi.ClientOf(ctx).Address,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return tell("The password is changed, and your other sessions have ended."), nil
 }
 
 func userOf(u commands.User) httpapi.User {

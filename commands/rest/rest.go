@@ -67,6 +67,7 @@ var refusals = map[string]struct {
 	"document.unknown": {http.StatusNotFound, ""},
 	"tenant.unknown":   {http.StatusNotFound, ""},
 	"file.unknown":     {http.StatusNotFound, ""},
+	"session.unknown":  {http.StatusNotFound, ""},
 }
 
 // answer is the one switch from errors of the commands to what clients see. Everything else is a 500 without text.
@@ -78,6 +79,7 @@ func answer(err error) error {
 		conflict *eventstore.ConflictError
 		reused   *eventstore.ReusedKeyError
 		closed   *eventstore.UnavailableError
+		throttle *auth.ThrottledError
 	)
 	switch {
 	case errors.As(err, &problem):
@@ -100,6 +102,8 @@ func answer(err error) error {
 		return httpapi.NewProblem(http.StatusRequestEntityTooLarge, "", "A file has at most 100 MiB.")
 	case errors.Is(err, commands.ErrEmptyFile):
 		return httpapi.Invalid(map[string][]string{"file": {"Must not be empty."}})
+	case errors.As(err, &throttle):
+		return httpapi.TooMany("Too many attempts failed; no password is looked at for a while, be it right or wrong.", throttle.Seconds())
 	case errors.Is(err, auth.ErrInvalidCredentials):
 		return httpapi.NewProblem(http.StatusUnauthorized, "invalid_credentials", "The e-mail address or the password is wrong.")
 	case errors.Is(err, auth.ErrBusy):

@@ -39,6 +39,7 @@ const (
 var Policy = []Rule{
 	{"GET", "/", Anyone, "", 0},
 	{"GET", "/health", Anyone, "", 0},
+	{"GET", "/.well-known/jwks.json", Anyone, "", 0},
 	{"GET", "/metrics", Anyone, "", 0}, // exists only when [Config.MetricsHandler] is set
 	{"GET", "/api/docs", Anyone, "", 0},
 	{"GET", "/api/docs/", Anyone, "", 0},
@@ -50,6 +51,10 @@ var Policy = []Rule{
 	{"POST", "/api/auth/login", Anyone, "login_failed", 0},
 	{"POST", "/api/auth/refresh", Refresh, "token_refresh_failed", 0},
 	{"POST", "/api/auth/logout", SignedIn, "logout_failed", 0},
+	{"POST", "/api/auth/logout-all", SignedIn, "logout_failed", 0},
+	{"GET", "/api/auth/sessions", SignedIn, "", 0},
+	{"DELETE", "/api/auth/sessions/{session_id}", SignedIn, "", 0},
+	{"POST", "/api/auth/password/change", SignedIn, "", 0},
 	{"GET", "/api/auth/health", Anyone, "", 0},
 
 	{"GET", "/api/users/me", SignedIn, "", 0},

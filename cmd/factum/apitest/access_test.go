@@ -33,10 +33,11 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 		{"admin", admin.token, httpapi.AdminOnly, true},
 	}
 	for _, rule := range httpapi.Policy {
-		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || rule.Path == "/api/auth/refresh" || rule.Path == "/api/auth/logout" {
-			continue // logout would end the sessions; TestSessions has these two
+		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || rule.Path == "/api/auth/refresh" || strings.HasPrefix(rule.Path, "/api/auth/logout") {
+			continue // logout would end the sessions; TestSessions has these
 		}
-		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown).Replace(rule.Path)
+		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{session_id}", unknown).Replace(rule.Path)
+		flat := strings.HasPrefix(rule.Path, "/api/auth/") // and so are its codes
 		for _, c := range callers {
 			a := w.call(rule.Method, path, c.token, nil)
 			switch {
@@ -45,7 +46,14 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 					t.Errorf("%s to %s %s: %d although anyone may", c.name, rule.Method, rule.Path, a.StatusCode)
 				}
 			case c.access == 0:
-				w.problem(a, 401, "UNAUTHORIZED")
+				code := "UNAUTHORIZED"
+				if flat {
+					code = "invalid_token"
+				}
+				if flat && c.token == "" {
+					code = "authorization_required"
+				}
+				w.problem(a, 401, code)
 				if a.Header.Get("WWW-Authenticate") == "" {
 					t.Errorf("%s: 401 without a challenge", path)
 				}
@@ -69,7 +77,11 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 		}
 		for _, id := range []string{"x", "..%2f..%2fetc", "%00", strings.Repeat("a", 3000), unknown + "0"} {
 			if strings.Contains(path, unknown) {
-				w.problem(w.call(rule.Method, strings.Replace(path, unknown, id, 1), admin.token, nil), 400, "BAD_REQUEST")
+				code := "BAD_REQUEST"
+				if flat {
+					code = "validation_error"
+				}
+				w.problem(w.call(rule.Method, strings.Replace(path, unknown, id, 1), admin.token, nil), 400, code)
 			}
 		}
 	}

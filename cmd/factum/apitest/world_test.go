@@ -105,6 +105,8 @@ type world struct {
 	platform *pgxpool.Pool
 	objects  folder
 	stamper  *tsa.Client
+	keys     *keyring.Keyring
+	accounts *auth.Auth
 	client   *http.Client
 	router   routers.Router
 	pools    *pools
@@ -176,6 +178,7 @@ func newWorld(t *testing.T) *world {
 	keys := keyring.Open(w.platform, kek)
 	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys})
 	must(err)
+	w.keys, w.accounts = keys, accounts
 	registry, err := eventstore.NewRegistry(domain.Catalog()...)
 	must(err)
 	w.codec = &seal.Codec{Registry: registry, Keys: &seal.MemoryKeys{}}
@@ -209,7 +212,7 @@ func newWorld(t *testing.T) *world {
 		Auth:   accounts, Platform: w.platform, TenantPool: w.Pool, Waiter: readmodel.NewWaiter(&moves), Version: "test",
 	})
 	rest.Register(w.server.API(), rest.Deps{Commands: w.commands, Server: w.server})
-	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Objects: w.objects, Roots: roots})
+	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Accounts: accounts, Objects: w.objects, Roots: roots})
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	must(err)
@@ -366,7 +369,7 @@ func (w *world) problem(a answer, status int, code string) {
 // person is somebody with a session.
 type person struct{ id, email, token, refresh string }
 
-const password = "turbine42"
+const password = "stator coil 7"
 
 func (w *world) person(name string) person {
 	w.t.Helper()
