@@ -15,7 +15,7 @@ RACE := $(if $(shell command -v gcc clang 2>/dev/null),-race)
 
 .PHONY: help
 help: ## Say what can be done here
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  Flags for factum go into ARGS:  make run ARGS="--listen 127.0.0.1:5000 --data /tmp/factum"'
 
@@ -43,6 +43,18 @@ bench-log: setup ## Measure the log beside pgbench, COPY and message-db, in unde
 .PHONY: soak-log
 soak-log: setup ## Torture the log with 1,000,000 events twice (about 5 minutes); progress is shown
 	@FACTUM_SOAK_EVENTS=$${FACTUM_SOAK_EVENTS:-1000000} $(GO) test -run '^TestTorture$$' -count 1 -v -timeout 15m ./eventstore/pgstore
+
+.PHONY: bench-projections
+bench-projections: setup build ## Measure read models and 1,000 tenants beside COPY and one tenant, in under 15 minutes
+	@$(GO) run ./bench/projections --factum ./factum $(ARGS)
+
+.PHONY: soak-rebuild
+soak-rebuild: setup build ## Serve 200 requests/s while a read model of 1,000,000 events is rebuilt; progress is shown
+	@$(GO) run ./bench/projections/soak rebuild --factum ./factum --events $${FACTUM_SOAK_EVENTS:-1000000} $(ARGS)
+
+.PHONY: soak-projectors
+soak-projectors: setup build ## Kill four projectors at random for two minutes, then compare with the logs
+	@$(GO) run ./bench/projections/soak projectors --factum ./factum $(ARGS)
 
 .PHONY: build
 build: ## Build ./factum

@@ -14,8 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sys/unix"
 
+	"github.com/factum-platform/factum/bench/disk"
 	"github.com/factum-platform/factum/bench/ratio"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/pgstore"
@@ -70,7 +70,7 @@ func startServer(ctx context.Context, o options, say ratio.Progress) (_ *server,
 	if s.binDir, err = cluster.FindBinaries(ctx, o.binDir); err != nil {
 		return nil, err
 	}
-	parent, err := onDisk(o.dir)
+	parent, err := disk.Folder(o.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -121,27 +121,6 @@ func (s *server) stop() error {
 	return errors.Join(err, os.RemoveAll(s.folder))
 }
 
-// onDisk returns the folder to make the server's in. A folder in memory is refused: fsync would cost nothing there, and every ratio
-// would be about something else.
-func onDisk(dir string) (string, error) {
-	candidates := []string{os.TempDir(), "/var/tmp"}
-	if dir != "" {
-		candidates = []string{dir}
-	}
-	for _, c := range candidates {
-		var fs unix.Statfs_t
-		if err := unix.Statfs(c, &fs); err == nil && !inMemory(fs.Type) {
-			return c, nil
-		}
-	}
-	return "", fmt.Errorf("%s: not there or in memory, where fsync costs nothing; give a folder on a disk with --dir", strings.Join(candidates, ", "))
-}
-
-// inMemory tells whether a file system of this type (statfs(2)) keeps its files in memory.
-func inMemory[T ~int32 | ~int64 | ~uint32](fileSystem T) bool {
-	return int64(fileSystem) == unix.TMPFS_MAGIC || int64(fileSystem) == unix.RAMFS_MAGIC
-}
-
 // dsn is the superuser's connection URL of a database; a role other than "" is taken at the start.
 func (s *server) dsn(database, role string) string {
 	u := s.url()
@@ -185,7 +164,7 @@ func (s *server) facts(ctx context.Context) ([]ratio.Fact, error) {
 	if err != nil {
 		return nil, err
 	}
-	sync, err := syncTime(s.folder)
+	sync, err := disk.SyncTime(s.folder)
 	if err != nil {
 		return nil, err
 	}
@@ -206,28 +185,6 @@ func keys(m map[string]string) []string {
 		all = append(all, k)
 	}
 	return all
-}
-
-// syncTime is the median time of an 8 KiB write with fdatasync where the server keeps its files.
-func syncTime(dir string) (_ time.Duration, err error) {
-	file, err := os.Create(filepath.Join(dir, "sync"))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
-	block := make([]byte, 8192)
-	times := make([]time.Duration, 200)
-	for i := range times {
-		begun := time.Now()
-		if _, err := file.WriteAt(block, int64(i%16)*8192); err != nil {
-			return 0, err
-		}
-		if err := unix.Fdatasync(int(file.Fd())); err != nil {
-			return 0, err
-		}
-		times[i] = time.Since(begun)
-	}
-	return ratio.Median(times), nil
 }
 
 // logs is a store over fresh databases, one for each tenant.

@@ -58,6 +58,12 @@ func (r *Report) row(b *bytes.Buffer, f Result, top int) {
 		text(b, plotLeft+8, middle+4.5, `fill="#b3261e"`, "not measured: "+shorten(f.NotMeasured, 60))
 		return
 	}
+	text(b, plotRight+80, middle+4.5, `text-anchor="end" font-weight="bold"`, f.text(f.Median))
+	text(b, plotRight+92, middle+4.5, `fill="#555"`, f.text(f.Min)+" to "+f.text(f.Max))
+	if f.Bar == 0 {
+		text(b, plotLeft+8, middle+4.5, `fill="#555"`, "no bar")
+		return
+	}
 	colour := "#c9483f"
 	if f.Met {
 		colour = "#4c9a62"
@@ -71,8 +77,6 @@ func (r *Report) row(b *bytes.Buffer, f Result, top int) {
 		fmt.Fprintf(b, `<path d="M %.1f %.1f H %.1f M %.1f %.1f v 8 M %.1f %.1f v 8" stroke="#222" fill="none"/>`+"\n",
 			low, middle, high, low, middle-4, high, middle-4)
 	}
-	text(b, plotRight+80, middle+4.5, `text-anchor="end" font-weight="bold"`, f.text(f.Median))
-	text(b, plotRight+92, middle+4.5, `fill="#555"`, f.text(f.Min)+" to "+f.text(f.Max))
 	text(b, plotWidth-20, middle+4.5, `text-anchor="end"`, sign+f.text(f.Bar))
 }
 

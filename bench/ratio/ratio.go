@@ -17,7 +17,7 @@ type Figure struct {
 	Name    string  // short, of [a-z0-9]; --only takes it
 	What    string  // what is set against what, in one line
 	Unit    string  // of the two numbers of a round
-	Bar     float64 // of ours over theirs
+	Bar     float64 // of ours over theirs; 0 for a figure that is printed beside others and has none
 	AtMost  bool    // the bar is a ceiling, not a floor
 	Percent bool    // the ratio is printed as a percentage
 	// Measure prepares both sides, calls rounds once and cleans up. It returns *[NotMeasuredError] when something that it needs
@@ -41,7 +41,8 @@ type Round struct {
 	Ratio  float64 `json:"ratio"`
 }
 
-// Result is a measured figure. Median, Min and Max are of the rounds' ratios; NotMeasured says why there are none.
+// Result is a measured figure. Median, Min and Max are of the rounds' ratios; NotMeasured says why there are none. A figure without a
+// bar (0) is neither met nor missed.
 type Result struct {
 	Name        string  `json:"name"`
 	What        string  `json:"what"`
@@ -128,9 +129,12 @@ func (r *Result) sum() {
 		ratios[i] = round.Ratio
 	}
 	r.Median, r.Min, r.Max = Median(ratios), slices.Min(ratios), slices.Max(ratios)
-	r.Met = r.Median >= r.Bar
-	if r.AtMost {
+	switch {
+	case r.Bar == 0:
+	case r.AtMost:
 		r.Met = r.Median <= r.Bar
+	default:
+		r.Met = r.Median >= r.Bar
 	}
 }
 
@@ -154,6 +158,9 @@ func (r *Result) text(ratio float64) string {
 
 // bar prints the bar with its direction.
 func (r *Result) bar() string {
+	if r.Bar == 0 {
+		return "none"
+	}
 	if r.AtMost {
 		return "<= " + r.text(r.Bar)
 	}

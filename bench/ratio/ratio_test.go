@@ -36,6 +36,7 @@ func TestRatiosAreTakenPerRound(t *testing.T) {
 		figure("floor", 0.6, false, [2]float64{50, 100}, [2]float64{140, 200}, [2]float64{6, 10}), // 0.5, 0.7, 0.6
 		figure("ceiling", 1.8, true, [2]float64{19, 10}, [2]float64{20, 10}, [2]float64{1, 1}),    // 1.9, 2, 1
 		absent("peer"),
+		figure("beside", 0, true, [2]float64{3, 2}, [2]float64{3, 2}, [2]float64{3, 2}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +53,7 @@ figure   ratio  spread      bar              ours  theirs  unit  what
 floor    0.60   0.50..0.70  >= 0.60  met     50    100     x/s   this & that
 ceiling  1.90   1.00..2.00  <= 1.80  MISSED  19    10      x/s   this & that
 peer     -      -           >= 1.00  MISSED  -     -       x/s   not measured: npm is missing (a missing peer)
+beside   1.50   1.50..1.50  none             3     2       x/s   this & that
 
 ratio: the median of the rounds' ratios; spread: the least and the greatest; ours, theirs: medians of the rounds.
 bars met: 1, missed: 2
@@ -72,7 +74,7 @@ bars met: 1, missed: 2
 		t.Fatal(err)
 	}
 	var back Report
-	if err := json.Unmarshal(raw, &back); err != nil || len(back.Results) != 3 || back.Results[1].Median != 1.9 || len(back.Results[1].Rounds) != 3 {
+	if err := json.Unmarshal(raw, &back); err != nil || len(back.Results) != 4 || back.Results[1].Median != 1.9 || len(back.Results[1].Rounds) != 3 {
 		t.Errorf("the JSON reads back as %+v, %v", back, err)
 	}
 	plot, err := os.Open(filepath.Join(dir, "x.svg"))

@@ -22,12 +22,17 @@ func (r *Report) WriteTable(w io.Writer) error {
 	fmt.Fprintln(&text)
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "figure\tratio\tspread\tbar\t\tours\ttheirs\tunit\twhat")
-	met := 0
+	met, missed := 0, 0
 	for _, f := range r.Results {
-		verdict := "MISSED"
-		if f.Met {
+		verdict := ""
+		switch {
+		case f.Bar == 0:
+		case f.Met:
 			verdict = "met"
 			met++
+		default:
+			verdict = "MISSED"
+			missed++
 		}
 		if f.NotMeasured != "" {
 			fmt.Fprintf(table, "%s\t-\t-\t%s\t%s\t-\t-\t%s\tnot measured: %s (%s)\n", f.Name, f.bar(), verdict, f.Unit, f.NotMeasured, f.What)
@@ -41,7 +46,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		return fmt.Errorf("ratio: print the table: %w", err)
 	}
 	fmt.Fprintln(&text, "\nratio: the median of the rounds' ratios; spread: the least and the greatest; ours, theirs: medians of the rounds.")
-	fmt.Fprintf(&text, "bars met: %d, missed: %d\n", met, len(r.Results)-met)
+	fmt.Fprintf(&text, "bars met: %d, missed: %d\n", met, missed)
 	if _, err := w.Write(text.Bytes()); err != nil {
 		return fmt.Errorf("ratio: print the table: %w", err)
 	}

@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -164,17 +162,7 @@ func (m *mover) tenantIDs(ctx context.Context) ([]eventstore.TenantID, error) {
 	if m.c.All {
 		return ids(known), nil
 	}
-	var wanted []string
-	for _, id := range m.c.Tenant {
-		id = strings.ReplaceAll(strings.ToLower(id), "-", "") // as the API shows it
-		if !slices.Contains(known, id) {
-			return nil, fmt.Errorf("there is no tenant %s; the API lists them, and 'platform' is the log of users and tenants", id)
-		}
-		if !slices.Contains(wanted, id) {
-			wanted = append(wanted, id)
-		}
-	}
-	return ids(wanted), nil
+	return chooseTenants(m.c.Tenant, known)
 }
 
 func ids(list []string) []eventstore.TenantID {

@@ -19,14 +19,15 @@ var version = "dev"
 
 // cli lists the subcommands; each lives in a file of its own name.
 type cli struct {
-	Dev     DevCmd     `cmd:"" help:"Run the whole platform in one process: PostgreSQL, S3, time-stamping authority and OpenID provider included."`
-	Serve   ServeCmd   `cmd:"" help:"Run the platform against servers that exist elsewhere. Several processes may serve one platform."`
-	Keys    KeysCmd    `cmd:"" help:"Work on the keys that sign tokens."`
-	Log     LogCmd     `cmd:"" help:"Work on the logs themselves."`
-	Events  EventsCmd  `cmd:"" help:"Show the event types that logs hold."`
-	Demo    DemoCmd    `cmd:"" help:"Show the main job step by step against a running 'factum dev', which is started if there is none."`
-	OpenAPI OpenAPICmd `cmd:"" name:"openapi" help:"Write the OpenAPI documents that the API serves at /api/docs."`
-	Version VersionCmd `cmd:"" help:"Print the version."`
+	Dev         DevCmd         `cmd:"" help:"Run the whole platform in one process: PostgreSQL, S3, time-stamping authority and OpenID provider included."`
+	Serve       ServeCmd       `cmd:"" help:"Run the platform against servers that exist elsewhere. Several processes may serve one platform."`
+	Keys        KeysCmd        `cmd:"" help:"Work on the keys that sign tokens."`
+	Log         LogCmd         `cmd:"" help:"Work on the logs themselves."`
+	Projections ProjectionsCmd `cmd:"" help:"See, rebuild and steer read models and sagas while the platform serves."`
+	Events      EventsCmd      `cmd:"" help:"Show the event types that logs hold."`
+	Demo        DemoCmd        `cmd:"" help:"Show the main job step by step against a running 'factum dev', which is started if there is none."`
+	OpenAPI     OpenAPICmd     `cmd:"" name:"openapi" help:"Write the OpenAPI documents that the API serves at /api/docs."`
+	Version     VersionCmd     `cmd:"" help:"Print the version."`
 }
 
 // VersionCmd prints the version.

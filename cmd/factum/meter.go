@@ -15,13 +15,15 @@ const (
 	lineEvery = 5 * time.Second
 )
 
-// meter shows how far a copy is: a bar on a terminal, else a line now and then. It is for one goroutine.
+// meter shows how far a copy or a rebuild is: a bar on a terminal, else a line now and then. It is for one goroutine.
 type meter struct {
 	out      io.Writer
 	terminal bool
 
 	title string
 	head  eventstore.Position
+	from  eventstore.Position // where it stood when it was first asked
+	asked bool
 	bar   *progressbar.ProgressBar
 	begun time.Time
 	shown time.Time
@@ -29,7 +31,7 @@ type meter struct {
 
 // begin starts to show the way to head; done ends that.
 func (m *meter) begin(title string, head eventstore.Position) (done func()) {
-	m.title, m.head, m.begun = title, head, time.Now()
+	m.title, m.head, m.begun, m.asked = title, head, time.Now(), false
 	m.shown = m.begun
 	m.bar = nil
 	if m.terminal && head > 0 {
@@ -44,9 +46,23 @@ func (m *meter) begin(title string, head eventstore.Position) (done func()) {
 	}
 }
 
+// reach sets how far the way is, where that is found out on it.
+func (m *meter) reach(head eventstore.Position) {
+	if m.head == head {
+		return
+	}
+	m.head = head
+	if m.bar != nil {
+		m.bar.ChangeMax64(int64(head))
+	}
+}
+
 // progress implements [copylog.Progress].
 func (m *meter) progress(events uint64, at eventstore.Position) {
 	now := time.Now()
+	if !m.asked {
+		m.asked, m.from = true, at
+	}
 	rate := float64(events) / max(now.Sub(m.begun).Seconds(), 0.001)
 	if m.bar != nil {
 		if now.Sub(m.shown) >= barEvery {
@@ -58,6 +74,15 @@ func (m *meter) progress(events uint64, at eventstore.Position) {
 	}
 	if now.Sub(m.shown) >= lineEvery {
 		m.shown = now
-		fmt.Fprintf(m.out, "%s: %d events, %.0f/s, %d %%\n", m.title, events, rate, int(100*float64(at)/float64(max(m.head, 1))))
+		fmt.Fprintf(m.out, "%s: %d events, %.0f/s, %d %%%s\n", m.title, events, rate, int(100*float64(at)/float64(max(m.head, 1))), m.left(now, at))
 	}
+}
+
+// left says how long it still takes, once that can be told from the way that lies behind.
+func (m *meter) left(now time.Time, at eventstore.Position) string {
+	if at <= m.from || at >= m.head {
+		return ""
+	}
+	left := time.Duration(float64(now.Sub(m.begun)) * float64(m.head-at) / float64(at-m.from))
+	return fmt.Sprintf(", %s left", left.Round(time.Second))
 }

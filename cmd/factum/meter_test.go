@@ -34,10 +34,21 @@ func TestMeter(t *testing.T) {
 			t.Errorf("told at once: %q", out.String())
 		}
 		m.shown, m.begun = m.shown.Add(-lineEvery), m.begun.Add(-10*time.Second)
-		m.progress(1000, 1000)
-		m.progress(1001, 1001)
+		m.progress(1000, 1010)
+		m.progress(1001, 1011)
 		done()
-		if got := out.String(); !strings.HasPrefix(got, "compare acme: 1000 events, ") || !strings.HasSuffix(got, "/s, 50 %\n") || strings.Count(got, "\n") != 1 {
+		if got := out.String(); !strings.HasPrefix(got, "compare acme: 1000 events, ") || !strings.HasSuffix(got, "/s, 50 %, 10s left\n") || strings.Count(got, "\n") != 1 {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("the way may become longer", func(t *testing.T) {
+		var out bytes.Buffer
+		m := &meter{out: &out}
+		m.begin("rebuild", 0)
+		m.reach(400)
+		m.shown = m.shown.Add(-lineEvery)
+		m.progress(100, 100)
+		if got := out.String(); !strings.HasSuffix(got, " 25 %\n") { // nothing lies behind that the rest could be told from
 			t.Errorf("%q", got)
 		}
 	})

@@ -96,6 +96,11 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 	if err := p.openLog(ctx, st); err != nil {
 		return nil, err
 	}
+	if s.exclusive {
+		if err := p.renewReadModels(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if s.roles.has(roleWorker) {
 		st.background("sweeping of what has expired", p.sweep)
 		if err := p.startWorker(ctx, st); err != nil {
@@ -184,10 +189,13 @@ func (p *platform) openHub(st *stack) {
 func (p *platform) provision(ctx context.Context, tenant, database string) error {
 	err := p.dbs.Provision(ctx, tenant, database)
 	if err == nil {
-		p.hub.Send(lookChannel, notify.Hint{Key: tenant})
+		p.look(tenant)
 	}
 	return err
 }
+
+// look lets the projector of the tenant look at its consumers anew, whichever process it runs in.
+func (p *platform) look(tenant string) { p.hub.Send(lookChannel, notify.Hint{Key: tenant}) }
 
 // openCommands prepares the use cases: for people, and for the jobs that report.
 func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err error) {
@@ -233,7 +241,13 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("time-stamping client", func(context.Context) error { stamper.Close(); return nil })
-	worker, err := process.NewWorker(process.Deps{Pool: p.pool, Commands: p.commands, TSA: stamper, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive})
+	operator, err := runner.NewOperator(p.consumers(readModels()))
+	if err != nil {
+		return err
+	}
+	worker, err := process.NewWorker(process.Deps{
+		Pool: p.pool, Commands: p.commands, TSA: stamper, Retired: operator, Logger: p.log, Metrics: p.metrics, Exclusive: p.exclusive,
+	})
 	if err != nil {
 		return err
 	}
@@ -280,7 +294,7 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 // startServer serves the API, or only what shows how a process without that role does.
 func (p *platform) startServer(st *stack, ln net.Listener) {
 	c := httpapi.Config{
-		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter,
+		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter, Unbuilt: p.look,
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {

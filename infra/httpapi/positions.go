@@ -86,6 +86,9 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 		case !errors.Is(err, readmodel.ErrNotBuilt):
 			return Settled{}, err
 		}
+		if s.c.Unbuilt != nil {
+			s.c.Unbuilt(m.log)
+		}
 		again := time.NewTimer(rebuiltIn)
 		select {
 		case <-again.C:

@@ -16,12 +16,12 @@ import (
 
 	"github.com/gofiber/fiber/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/postgres/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // serve starts the server on a free port and returns its address.
 func serve(t *testing.T, s *Server) string {

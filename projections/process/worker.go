@@ -19,6 +19,7 @@ type Deps struct {
 	Pool      *pgxpool.Pool // the platform's database
 	Commands  Reporter
 	TSA       Stamper
+	Retired   Dropper // of generations of read models
 	Logger    *slog.Logger
 	Metrics   prometheus.Registerer
 	Exclusive bool // see [jobs.Config]
@@ -34,8 +35,8 @@ type Worker struct {
 
 // NewWorker checks what it is given, registers the metrics and starts nothing.
 func NewWorker(d Deps) (*Worker, error) {
-	if d.Commands == nil || d.TSA == nil {
-		return nil, errors.New("process: Commands and TSA are required")
+	if d.Commands == nil || d.TSA == nil || d.Retired == nil {
+		return nil, errors.New("process: Commands, TSA and Retired are required")
 	}
 	if d.Logger == nil {
 		d.Logger = slog.Default()
@@ -51,6 +52,9 @@ func NewWorker(d Deps) (*Worker, error) {
 	}
 	workers := river.NewWorkers()
 	if err := river.AddWorkerSafely(workers, stamps); err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	if err := river.AddWorkerSafely(workers, &dropWorker{dropper: d.Retired, log: d.Logger}); err != nil {
 		return nil, fmt.Errorf("process: %w", err)
 	}
 	if d.Metrics != nil {

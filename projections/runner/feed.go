@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/factum-platform/factum/eventstore"
 )
@@ -228,11 +229,17 @@ func (f *feed) stopped(ctx context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, ErrLostRace), judge(err) == vanished:
+	case errors.Is(err, ErrLostRace), gone(err):
 		return f.b.failed("write "+f.b.schema(f.at.generation), errors.Join(errMovedAway, err))
 	default:
 		return f.b.failed("write "+f.b.schema(f.at.generation), err)
 	}
+}
+
+// gone tells whether a schema or a table is not there.
+func gone(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "3F000" || pg.Code == "42P01")
 }
 
 const feedSQL = `update proj.checkpoint set position = $1, last_event = $2, moved_at = now(), error = null

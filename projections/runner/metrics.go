@@ -71,8 +71,8 @@ func (s consumersOf) Collect(out chan<- prometheus.Metric) {
 		sums[s.runner.config.Projections[i].Name] = &summary{}
 	}
 	s.runner.mu.Lock()
-	for _, list := range s.runner.consumers {
-		for _, c := range list {
+	for _, w := range s.runner.consumers {
+		for _, c := range w.list {
 			sums[c.projection.Name].add(c)
 		}
 	}

@@ -279,6 +279,16 @@ func TestTwoRebuildsAtOnce(t *testing.T) {
 	}
 }
 
+// poisonOf is the event that stopped a rebuild.
+func poisonOf(t *testing.T, err error) *runner.PoisonError {
+	t.Helper()
+	var poisoned *runner.PoisonError
+	if !errors.As(err, &poisoned) {
+		t.Fatal(err)
+	}
+	return poisoned
+}
+
 func TestPoisonFailsARebuildAndTheLiveGenerationStays(t *testing.T) {
 	w := newWorld(t)
 	w.run(nil, sums())

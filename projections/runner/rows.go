@@ -9,8 +9,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Table is a table of a projection's DDL whose rows are written one by one by their key. A live generation is written with a statement for
@@ -42,7 +44,7 @@ func (w *Writes) Insert(t *Table, values ...any) {
 	w.Exec(`insert into `+w.Table(t.Name)+` (`+strings.Join(t.Columns, ", ")+`) values (`+placeholders(len(values))+`)`, values...)
 }
 
-// Update queues changes of the row with the key. Without such a row it does nothing.
+// Update queues changes of the row with the key, at most one for each column. Without such a row it does nothing.
 func (w *Writes) Update(t *Table, key any, changes ...Change) {
 	if w.collect {
 		w.rows().update(t, key, changes)
@@ -186,7 +188,7 @@ func (r *rows) write(ctx context.Context, tx pgx.Tx, types columnTypes) error {
 			for _, row := range of.inserted {
 				batch.Queue(`insert into `+r.w.Table(of.table.Name)+` (`+strings.Join(of.table.Columns, ", ")+`) values (`+placeholders(len(row.values))+`)`, row.values...)
 			}
-		} else if err := of.copy(ctx, tx, r.w.schema); err != nil {
+		} else if err := of.copy(ctx, tx, r.w.schema, types[of.table.Name]); err != nil {
 			return err
 		}
 		of.queueUpdates(&batch, r.w.schema, types[of.table.Name])
@@ -201,13 +203,30 @@ func (r *rows) write(ctx context.Context, tx pgx.Tx, types columnTypes) error {
 	return sending(tx.SendBatch(ctx, &batch).Close())
 }
 
-func (of *tableRows) copy(ctx context.Context, tx pgx.Tx, schema string) error {
+// copy inserts by COPY. Texts of UUIDs are read here: pgx finds out by an error for each that they are texts.
+func (of *tableRows) copy(ctx context.Context, tx pgx.Tx, schema string, types map[string]string) error {
+	var uuids []int
+	for i, name := range of.table.Columns {
+		if types[name] == "uuid" {
+			uuids = append(uuids, i)
+		}
+	}
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{schema, of.table.Name}, of.table.Columns, pgx.CopyFromSlice(len(of.inserted), func(i int) ([]any, error) {
-		return of.inserted[i].values, nil
+		values := of.inserted[i].values
+		for _, c := range uuids {
+			if text, ok := values[c].(string); ok {
+				id, err := uuid.Parse(text)
+				if err != nil {
+					return nil, err
+				}
+				values[c] = pgtype.UUID{Bytes: id, Valid: true}
+			}
+		}
+		return values, nil
 	}))
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "57014" && ctx.Err() == nil { // we have broken it off, for a value that cannot be encoded
-		return &factError{"send", &sendError{err}}
+		return &factError{"send", &sendError{errors.New("a value of a row has the wrong type or form")}}
 	}
 	return sending(err)
 }

@@ -16,9 +16,13 @@ const (
 	patience = 500 * time.Millisecond
 	// sliceTimeout bounds one slice of one consumer.
 	sliceTimeout = 15 * time.Second
-	// markFor is how old the mark of a tenant at rest must be to be removed: much more than a writer goes without marking and an append takes.
+	// markFor is how old the mark of a tenant at rest must be to be removed: more than a writer goes without marking and an append takes.
 	markFor = 3 * time.Minute
 )
+
+// lookAt is how old a mark is when the log is asked for its end, unless that was seen since: once when the append that it was made for should
+// show, once when the writer would mark anew, and before the mark is removed.
+var lookAt = []time.Duration{5 * time.Second, 45 * time.Second, markFor}
 
 // Run drives the projections until ctx ends; then everything is stopped and it returns ctx's error. It is called once.
 func (r *Runner) Run(ctx context.Context) error {
@@ -55,8 +59,19 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // Look lets the consumers of the tenant look at everything anew, also those that are halted or paused: somebody changed something about
-// them. Call it when another process says so (see Config.Ring). It never blocks.
-func (r *Runner) Look(t eventstore.TenantID) { r.queue.add(t, operated) }
+// them. Call it when another process says so (see Config.Ring). With the platform all tenants look that are not at rest, because its database
+// holds consumers of all logs. It never blocks.
+func (r *Runner) Look(t eventstore.TenantID) {
+	r.queue.add(t, operated)
+	if t != eventstore.PlatformTenant {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for other := range r.consumers {
+		r.queue.add(other, operated)
+	}
+}
 
 // mine tells whether the tenant is this process's to work on.
 func (r *Runner) mine(t eventstore.TenantID) bool {
@@ -105,11 +120,12 @@ func (r *Runner) sweep(ctx context.Context) {
 	if r.config.Marks == nil {
 		names, err = r.config.Tenants(ctx)
 	} else {
-		var marked []tenants.Mark
-		if marked, err = r.config.Marks.Marked(ctx); err == nil {
-			marks := make(map[eventstore.TenantID]tenants.Mark, len(marked))
-			for _, m := range marked {
-				marks[eventstore.TenantID(m.Tenant)] = m
+		var list []tenants.Mark
+		if list, err = r.config.Marks.Marked(ctx); err == nil {
+			now := time.Now()
+			marks := make(map[eventstore.TenantID]marked, len(list))
+			for _, m := range list {
+				marks[eventstore.TenantID(m.Tenant)] = marked{m, now.Add(-m.Age)}
 				names = append(names, m.Tenant)
 			}
 			r.mu.Lock()
@@ -148,23 +164,24 @@ func (r *Runner) take(ctx context.Context, t eventstore.TenantID, why news) {
 }
 
 // work runs one slice of each consumer of the tenant and tells whether any has more to do. A tenant that is only looked after costs
-// one query when nothing is new. run is the context of the whole runner, ctx that of this work.
+// one query at most when nothing is new. run is the context of the whole runner, ctx that of this work.
 func (r *Runner) work(run, ctx context.Context, t eventstore.TenantID, why news) (more bool) {
 	if !r.mine(t) {
 		r.forget(t)
 		return false
 	}
-	consumers := r.consumersOf(t)
-	for _, c := range consumers {
+	w := r.consumersOf(t)
+	for _, c := range w.list {
 		if why == operated {
 			c.loaded, c.rest = false, time.Time{}
 		}
 	}
-	if why == swept && r.rests(ctx, t, consumers) {
+	if why == swept && r.rests(ctx, t, w) {
 		return false
 	}
+	begun := time.Now()
 	var shared *page
-	for _, c := range consumers {
+	for _, c := range w.list {
 		if ctx.Err() != nil {
 			break
 		}
@@ -174,35 +191,41 @@ func (r *Runner) work(run, ctx context.Context, t eventstore.TenantID, why news)
 		}
 		cancel()
 	}
+	if !more && w.running() {
+		w.seen = begun
+	}
 	return more && run.Err() == nil
 }
 
 // rests tells whether nothing is to be done for a tenant that is only looked after. One that has been at rest for a while loses its mark and
 // is forgotten; it comes back with its next mark.
-func (r *Runner) rests(ctx context.Context, t eventstore.TenantID, list []*consumer) bool {
+func (r *Runner) rests(ctx context.Context, t eventstore.TenantID, w *consumed) bool {
 	r.mu.Lock()
-	m, marked := r.marks[t]
+	m, known := r.marks[t]
 	r.mu.Unlock()
 	kept := r.config.Marks != nil && t != eventstore.PlatformTenant // marks are kept of it
-	at, quiet := allQuiet(list)
-	if kept && !marked && (quiet || !anyLoaded(list)) {
+	if kept && !known && (w.quiet() || w.idle()) {
 		r.forget(t)
 		return true
 	}
-	if !allStill(list) {
+	if !w.still() {
 		return false
 	}
-	// The head is read after the mark: what was appended under it is seen.
-	ctx, cancel := context.WithTimeout(ctx, sliceTimeout)
-	defer cancel()
-	head, err := r.config.Store.Tenant(t).Head(ctx)
-	if err != nil || !allAt(list, head) {
-		return false // a slice will say what is wrong
+	if !kept || m.due(w.seen) {
+		ctx, cancel := context.WithTimeout(ctx, sliceTimeout)
+		defer cancel()
+		begun := time.Now()
+		head, err := r.config.Store.Tenant(t).Head(ctx)
+		if err != nil || !w.at(head) {
+			return false // a slice will say what is wrong
+		}
+		w.seen = begun
 	}
-	if !kept || !quiet || at != head || m.Age < markFor {
+	// What was appended under the mark was appended before it was so old, and was seen.
+	if !kept || !w.quiet() || w.seen.Before(m.from.Add(markFor)) {
 		return true
 	}
-	if err := r.config.Marks.Unmark(ctx, m); err != nil {
+	if err := r.config.Marks.Unmark(ctx, m.Mark); err != nil {
 		r.warn(ctx, "the mark of a tenant at rest cannot be removed; this is tried again", err)
 		return true
 	}
@@ -210,29 +233,62 @@ func (r *Runner) rests(ctx context.Context, t eventstore.TenantID, list []*consu
 	return true
 }
 
-// allQuiet tells whether the consumers have nothing to do that is known, and at which position they all stand.
-func allQuiet(list []*consumer) (at eventstore.Position, quiet bool) {
-	for i, c := range list {
-		if !c.loaded || standing(c.standing.Load()) != running || len(c.parked) > 0 || i > 0 && c.at.position != at {
-			return 0, false
-		}
-		at = c.at.position
-	}
-	return at, true
+// marked is a mark, and when it was made by this process's clock.
+type marked struct {
+	tenants.Mark
+	from time.Time
 }
 
-func anyLoaded(list []*consumer) bool {
-	for _, c := range list {
-		if c.loaded || standing(c.standing.Load()) != running {
+// due tells whether the log is to be asked, whose end was last seen then.
+func (m marked) due(seen time.Time) bool {
+	now := time.Now()
+	for _, age := range lookAt {
+		if at := m.from.Add(age); seen.Before(at) && !now.Before(at) {
 			return true
 		}
 	}
 	return false
 }
 
-// allStill tells whether each consumer is loaded, or stands still until its time has come.
-func allStill(list []*consumer) bool {
-	for _, c := range list {
+// consumed are the consumers of one tenant's log. Only the worker that has the tenant may use it.
+type consumed struct {
+	list []*consumer
+	seen time.Time // when all were last known to be at the log's end
+}
+
+// running tells whether all consumers are loaded and none stands still.
+func (w *consumed) running() bool {
+	for _, c := range w.list {
+		if !c.loaded || standing(c.standing.Load()) != running {
+			return false
+		}
+	}
+	return true
+}
+
+// quiet tells whether nothing is known that is left to do.
+func (w *consumed) quiet() bool {
+	for _, c := range w.list {
+		if len(c.parked) > 0 || c.at.position != w.list[0].at.position {
+			return false
+		}
+	}
+	return w.running()
+}
+
+// idle tells whether nothing is known of any consumer.
+func (w *consumed) idle() bool {
+	for _, c := range w.list {
+		if c.loaded || standing(c.standing.Load()) != running {
+			return false
+		}
+	}
+	return true
+}
+
+// still tells whether each consumer is loaded, or stands still until its time has come.
+func (w *consumed) still() bool {
+	for _, c := range w.list {
 		if !c.loaded && !time.Now().Before(c.rest) {
 			return false
 		}
@@ -240,9 +296,9 @@ func allStill(list []*consumer) bool {
 	return true
 }
 
-// allAt tells whether the consumers that do not stand still are at the position.
-func allAt(list []*consumer, head eventstore.Position) bool {
-	for _, c := range list {
+// at tells whether the consumers that do not stand still are at the position.
+func (w *consumed) at(head eventstore.Position) bool {
+	for _, c := range w.list {
 		if c.loaded && c.at.position != head {
 			return false
 		}
@@ -251,19 +307,20 @@ func allAt(list []*consumer, head eventstore.Position) bool {
 }
 
 // consumersOf returns the consumers of the tenant's log.
-func (r *Runner) consumersOf(t eventstore.TenantID) []*consumer {
+func (r *Runner) consumersOf(t eventstore.TenantID) *consumed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list, known := r.consumers[t]
+	w, known := r.consumers[t]
 	if !known {
+		w = &consumed{}
 		for i := range r.config.Projections {
 			if p := &r.config.Projections[i]; p.consumes(t) {
-				list = append(list, &consumer{runner: r, projection: p, tenant: t, size: sliceEvents})
+				w.list = append(w.list, &consumer{runner: r, projection: p, tenant: t, size: sliceEvents})
 			}
 		}
-		r.consumers[t] = list
+		r.consumers[t] = w
 	}
-	return list
+	return w
 }
 
 // forget drops what is remembered of a tenant. Only its worker may call it.

@@ -132,8 +132,8 @@ type Runner struct {
 	metrics *metrics
 
 	mu        sync.Mutex
-	consumers map[eventstore.TenantID][]*consumer
-	marks     map[eventstore.TenantID]tenants.Mark // as of the last sweep
+	consumers map[eventstore.TenantID]*consumed
+	marks     map[eventstore.TenantID]marked // as of the last sweep
 }
 
 // New checks the configuration. It starts nothing and touches no database.
@@ -144,7 +144,7 @@ func New(c Config) (*Runner, error) {
 	c.complete()
 	r := &Runner{
 		config: c, codec: &seal.Codec{Registry: c.Codec.Registry, Keys: keys{c.Codec.Keys}}, queue: newQueue(c.Server),
-		consumers: map[eventstore.TenantID][]*consumer{},
+		consumers: map[eventstore.TenantID]*consumed{},
 	}
 	var err error
 	r.metrics, err = newMetrics(r, c.Registerer)

@@ -55,13 +55,18 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	registry, err := eventstore.NewRegistry(es.Event[added]("test.added"), es.Event[projection.EventSkipped]("projection.event_skipped"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, store: memstore.New(), pool: pool, codec: &seal.Codec{Registry: registry, Keys: &seal.MemoryKeys{}}}
+	w := &world{t: t, store: memstore.New(), pool: pool, codec: codec(t)}
 	w.waiter = readmodel.NewWaiter(&w.moves)
 	return w
+}
+
+func codec(tb testing.TB) *seal.Codec {
+	tb.Helper()
+	registry, err := eventstore.NewRegistry(es.Event[added]("test.added"), es.Event[projection.EventSkipped]("projection.event_skipped"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &seal.Codec{Registry: registry, Keys: &seal.MemoryKeys{}}
 }
 
 // sums adds up what was added, stream by stream: applying an event twice or not at all shows.
