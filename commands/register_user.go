@@ -21,7 +21,7 @@ type RegisterUser struct{ FirstName, LastName, Email, Password string }
 type User struct {
 	ID                         string
 	FirstName, LastName, Email string
-	IsActive                   bool
+	IsActive, EmailVerified    bool
 	CreatedAt, UpdatedAt       time.Time
 }
 
@@ -85,7 +85,7 @@ func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser)
 func userOf(s user.State) User {
 	return User{
 		ID: s.ID, FirstName: s.FirstName.Reveal(), LastName: s.LastName.Reveal(), Email: s.Email.Reveal(),
-		IsActive: true, CreatedAt: s.RegisteredAt, UpdatedAt: s.RegisteredAt,
+		IsActive: true, EmailVerified: s.EmailVerified, CreatedAt: s.RegisteredAt, UpdatedAt: s.ChangedAt,
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/devstack"
+	"github.com/factum-platform/factum/infra/mail"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/telemetry"
 	"github.com/factum-platform/factum/infra/tsa"
@@ -97,6 +98,7 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 	info.BaseURL = "http://" + ln.Addr().String()
 	s.roles, s.exclusive, s.log = allRoles, true, log // the data folder is locked
 	s.passwords = auth.PasswordRules{Short: c.ShortPasswords}
+	s.mails = mails{sender: devMailer(data), accountURL: info.BaseURL + "/account"}
 	// The password is on disk before the account exists: a crash between the two loses nothing.
 	if err := writeDevInfo(data, info); err != nil {
 		return err
@@ -117,6 +119,13 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 	case err := <-st.failed:
 		return err
 	}
+}
+
+// devMailer writes mails into the data folder, and their links where the developer looks.
+func devMailer(data string) *mail.Folder {
+	return &mail.Folder{Dir: filepath.Join(data, "mail"), From: "Factum <factum@factum.localhost>", Wrote: func(m mail.Message, file string) {
+		fmt.Printf("mail %q in %s\n  %s\n", m.Subject, file, m.Link)
+	}}
 }
 
 // startServers starts the servers that production has elsewhere and says where they are.

@@ -49,8 +49,16 @@ type settings struct {
 	objects   objectstore.Config // with the role api
 	tsa       tsa.Config         // unless the process is a projector only
 	passwords auth.PasswordRules
+	mails     mails
 	exclusive bool // no other process works on these databases
 	log       *slog.Logger
+}
+
+// mails says how people are mailed, and where the links lead.
+type mails struct {
+	sender       commands.Mailer // nil sends none
+	accountURL   string
+	verifiedOnly bool // no log-in before the address was verified
 }
 
 // finishEvery is how often an API process tries to finish tenants while it cannot.
@@ -204,6 +212,7 @@ func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err
 	}
 	c := commands.Config{
 		Store: p.store, Codec: p.codec, Provision: p.provision, MAC: keys.MAC, Auth: p.accounts, Passwords: p.passwords,
+		Mailer: p.mails.sender, AccountURL: p.mails.accountURL, VerifiedOnly: p.mails.verifiedOnly,
 		TSAProvider: p.tsa.Provider, Now: time.Now, NewID: uuid.NewString, Logger: p.log,
 	}
 	if p.roles.has(roleAPI) {
@@ -211,6 +220,11 @@ func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err
 			return err
 		}
 		c.Objects = p.contents
+		queue, err := jobs.New(jobs.Config{Pool: p.pool, Logger: p.log})
+		if err != nil {
+			return err
+		}
+		c.Outbox = &process.Outbox{Pool: p.pool, Queue: queue}
 	}
 	p.commands, err = commands.New(c)
 	return err

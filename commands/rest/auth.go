@@ -17,7 +17,7 @@ func (r routes) auth(api huma.API) {
 	}, r.register)
 	route(api, httpapi.Op{
 		ID: "login", Method: http.MethodPost, Path: "/api/auth/login", Summary: "Begin a session", Tag: "auth",
-		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 	}, r.logIn)
 	route(api, httpapi.Op{
 		ID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tag: "auth",
@@ -33,10 +33,6 @@ func (r routes) auth(api huma.API) {
 		ID: "end-session", Method: http.MethodDelete, Path: "/api/auth/sessions/{session_id}", Tag: "auth",
 		Summary: "End one session of the caller", Errors: []int{http.StatusNotFound},
 	}, r.endSession)
-	route(api, httpapi.Op{
-		ID: "change-password", Method: http.MethodPost, Path: "/api/auth/password/change", Tag: "auth",
-		Summary: "Change the caller's password; all other sessions of the caller end", Accepts: true, Errors: []int{http.StatusTooManyRequests},
-	}, r.changePassword)
 }
 
 type registration struct {
@@ -52,8 +48,8 @@ type registration struct {
 type registered struct {
 	httpapi.Settled
 	Body struct {
-		Message string       `json:"message"`
-		User    httpapi.User `json:"user"`
+		Message string          `json:"message"`
+		User    httpapi.Account `json:"user"`
 	}
 }
 
@@ -65,7 +61,7 @@ func (r routes) register(ctx context.Context, in *registration) (*registered, er
 		return nil, err
 	}
 	out := &registered{Settled: r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory())}
-	out.Body.Message, out.Body.User = "The account is open.", userOf(user)
+	out.Body.Message, out.Body.User = "The account is open; a mail with a link asks whether the address is yours.", accountOf(user)
 	return out, nil
 }
 
@@ -85,11 +81,11 @@ type ownTenant struct {
 
 type session struct {
 	Body struct {
-		Message      string       `json:"message"`
-		AccessToken  string       `json:"access_token"`
-		RefreshToken string       `json:"refresh_token"`
-		User         httpapi.User `json:"user"`
-		Tenants      []ownTenant  `json:"tenants" nullable:"false"`
+		Message      string          `json:"message"`
+		AccessToken  string          `json:"access_token"`
+		RefreshToken string          `json:"refresh_token"`
+		User         httpapi.Account `json:"user"`
+		Tenants      []ownTenant     `json:"tenants" nullable:"false"`
 	}
 }
 
@@ -104,7 +100,7 @@ func (r routes) logIn(ctx context.Context, in *credentials) (*session, error) {
 		return nil, err
 	}
 	out := &session{}
-	out.Body.Message, out.Body.User = "You are logged in.", userOf(s.User)
+	out.Body.Message, out.Body.User = "You are logged in.", accountOf(s.User)
 	out.Body.AccessToken, out.Body.RefreshToken = s.Tokens.Access, s.Tokens.Refresh
 	out.Body.Tenants = []ownTenant{}
 	for _, m := range memberships {
@@ -181,26 +177,9 @@ func (r routes) endSession(ctx context.Context, in *oneSession) (*told, error) {
 	return tell("The session has ended."), nil
 }
 
-type passwordChange struct {
-	Body struct {
-		CurrentPassword string `json:"current_password" minLength:"1"`
-		NewPassword     string `json:"new_password" minLength:"8" maxLength:"1024" doc:"As at registration." example:"stator coil 7 humming"`
-	}
-}
-
-func (r routes) changePassword(ctx context.Context, in *passwordChange) (*told, error) {
-	err := r.Commands.ChangePassword(ctx, httpapi.PrincipalOf(ctx), commands.ChangePassword{
-		Current: in.Body.CurrentPassword, New: in.Body.NewPassword, Address: httpapi.ClientOf(ctx).Address,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return tell("The password is changed, and your other sessions have ended."), nil
-}
-
-func userOf(u commands.User) httpapi.User {
-	return httpapi.User{
+func accountOf(u commands.User) httpapi.Account {
+	return httpapi.Account{User: httpapi.User{
 		ID: u.ID, FirstName: u.FirstName, LastName: u.LastName, Email: u.Email, IsActive: u.IsActive,
 		CreatedAt: httpapi.Time(u.CreatedAt), UpdatedAt: httpapi.Time(u.UpdatedAt),
-	}
+	}, EmailVerified: u.EmailVerified}
 }

@@ -34,6 +34,7 @@ func Register(api huma.API, d Deps) {
 	}
 	r := routes{d}
 	r.auth(api)
+	r.account(api)
 	r.tenants(api)
 	r.timestamping(api)
 	r.documents(api)
@@ -68,6 +69,8 @@ var refusals = map[string]struct {
 	"tenant.unknown":   {http.StatusNotFound, ""},
 	"file.unknown":     {http.StatusNotFound, ""},
 	"session.unknown":  {http.StatusNotFound, ""},
+	"user.unknown":     {http.StatusNotFound, ""},
+	"user.unverified":  {http.StatusForbidden, "email_unverified"},
 }
 
 // answer is the one switch from errors of the commands to what clients see. Everything else is a 500 without text.
@@ -104,6 +107,8 @@ func answer(err error) error {
 		return httpapi.Invalid(map[string][]string{"file": {"Must not be empty."}})
 	case errors.As(err, &throttle):
 		return httpapi.TooMany("Too many attempts failed; no password is looked at for a while, be it right or wrong.", throttle.Seconds())
+	case errors.Is(err, auth.ErrInvalidLink):
+		return httpapi.NewProblem(http.StatusBadRequest, "invalid_link", "This link is not valid: it was used or has expired. Ask for another.")
 	case errors.Is(err, auth.ErrInvalidCredentials):
 		return httpapi.NewProblem(http.StatusUnauthorized, "invalid_credentials", "The e-mail address or the password is wrong.")
 	case errors.Is(err, auth.ErrBusy):

@@ -76,6 +76,15 @@ func (a *Auth) Failed(ctx context.Context, t Attempt) error {
 	return nil
 }
 
+// Charge counts, and perhaps delays, requests that cost us or somebody else something and show no password, by their network address.
+func (a *Auth) Charge(ctx context.Context, address []byte) error {
+	t := Attempt{Address: address}
+	if err := a.Admit(ctx, t); err != nil {
+		return err
+	}
+	return a.Failed(ctx, t)
+}
+
 // Succeeded forgets the account's failures. Those of the address stay: whoever guesses at many accounts may own one of them.
 func (a *Auth) Succeeded(ctx context.Context, t Attempt) error {
 	if _, err := a.pool.Exec(ctx, `delete from auth.attempts where scope = 'account' and key = $1`, t.Account); err != nil {
@@ -90,6 +99,7 @@ func (a *Auth) Sweep(ctx context.Context) error {
 	batch := &pgx.Batch{}
 	// An ended session is kept as long as its tokens may live: they are told that it ended and not that they are unknown.
 	batch.Queue(`delete from auth.sessions where expires_at < $1`, now.Add(-AccessLife))
+	batch.Queue(`delete from auth.links where expires_at < $1`, now)
 	batch.Queue(`delete from auth.attempts where last_at < $1`, now.Add(-scopes["account"].forget))
 	if err := a.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("auth: delete what has expired: %w", err)

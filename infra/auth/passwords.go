@@ -99,7 +99,10 @@ func (a *Auth) replace(ctx context.Context, tx pgx.Tx, userID, hash, keepSession
 	if tag.RowsAffected() == 0 {
 		return ErrInvalidCredentials
 	}
-	_, err = tx.Exec(ctx, endSessions, userID, a.now(), keepSession)
+	if _, err := tx.Exec(ctx, endSessions, userID, a.now(), keepSession); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `delete from auth.links where user_id = $1 and purpose = $2`, userID, string(ResetPassword))
 	return err
 }
 

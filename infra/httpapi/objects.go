@@ -11,6 +11,12 @@ type User struct {
 	UpdatedAt Time   `json:"updated_at"`
 }
 
+// Account is an account as its owner sees it.
+type Account struct {
+	User
+	EmailVerified bool `json:"email_verified" doc:"A link that was mailed to the address was followed."`
+}
+
 // Tenant is a tenant as its members see it.
 type Tenant struct {
 	ID                  string   `json:"id" format:"uuid"`

@@ -40,6 +40,8 @@ var Policy = []Rule{
 	{"GET", "/", Anyone, "", 0},
 	{"GET", "/health", Anyone, "", 0},
 	{"GET", "/.well-known/jwks.json", Anyone, "", 0},
+	{"GET", "/account", Anyone, "", 0}, // the page that mailed links lead to
+	{"GET", "/account.js", Anyone, "", 0},
 	{"GET", "/metrics", Anyone, "", 0}, // exists only when [Config.MetricsHandler] is set
 	{"GET", "/api/docs", Anyone, "", 0},
 	{"GET", "/api/docs/", Anyone, "", 0},
@@ -55,9 +57,14 @@ var Policy = []Rule{
 	{"GET", "/api/auth/sessions", SignedIn, "", 0},
 	{"DELETE", "/api/auth/sessions/{session_id}", SignedIn, "", 0},
 	{"POST", "/api/auth/password/change", SignedIn, "", 0},
+	{"POST", "/api/auth/password/forgot", Anyone, "", 0},
+	{"POST", "/api/auth/password/reset", Anyone, "", 0},
+	{"POST", "/api/auth/verify-email", Anyone, "", 0},
+	{"POST", "/api/auth/verify-email/resend", SignedIn, "", 0},
 	{"GET", "/api/auth/health", Anyone, "", 0},
 
 	{"GET", "/api/users/me", SignedIn, "", 0},
+	{"PUT", "/api/users/me", SignedIn, "", 0},
 	{"GET", "/api/users/me/tenants", SignedIn, "", 0},
 	{"GET", "/api/users/health", Anyone, "", 0},
 

@@ -24,9 +24,9 @@ var indexes string
 // other: a policy may arrive before its tenant, and the rows come out the same.
 func Projection() runner.Projection {
 	return runner.Projection{
-		Name: "directory", Version: 1, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
+		Name: "directory", Version: 2, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
 		Types: []string{
-			"user.registered", "tenant.created", "tenant.provisioned", "tenant.deleted", "tenant.restored",
+			"user.registered", "user.email_verified", "user.renamed", "tenant.created", "tenant.provisioned", "tenant.deleted", "tenant.restored",
 			"membership.granted", "timestamping.enabled", "timestamping.disabled",
 		},
 		Apply: apply,
@@ -36,8 +36,13 @@ func Projection() runner.Projection {
 func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 	switch f := fact.(type) {
 	case user.Registered:
-		w.Exec(`insert into `+w.Table("users")+` (id, email, first_name, last_name, is_active, created_at, updated_at) values ($1, $2, $3, $4, true, $5, $5)
+		w.Exec(`insert into `+w.Table("users")+` (id, email, email_verified, first_name, last_name, is_active, created_at, updated_at) values ($1, $2, false, $3, $4, true, $5, $5)
 			on conflict (id) do nothing`, f.UserID, f.Email.Reveal(), f.FirstName.Reveal(), f.LastName.Reveal(), f.At)
+	case user.EmailVerified:
+		w.Exec(`update `+w.Table("users")+` set email_verified = true, updated_at = $2 where id = $1`, f.UserID, f.At)
+	case user.Renamed:
+		w.Exec(`update `+w.Table("users")+` set first_name = $2, last_name = $3, updated_at = $4 where id = $1`,
+			f.UserID, f.FirstName.Reveal(), f.LastName.Reveal(), f.At)
 	case tenant.Created:
 		// The log's id is the tenant's without dashes; a policy that came first has made the row under it.
 		w.Exec(`insert into `+w.Table("tenants")+` as t (id, name, database_name, provisioned, is_active, tsa_enabled, created_by, created_at, updated_at)

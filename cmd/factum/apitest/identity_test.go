@@ -95,6 +95,120 @@ func TestAPasswordIsChanged(t *testing.T) {
 	w.login(desk, next)
 }
 
+func TestAnAddressIsVerified(t *testing.T) {
+	w := newWorld(t)
+	mina, stranger := w.person("Mina"), w.person("Stranger")
+	follow := func(token string) answer { return w.call("POST", "/api/auth/verify-email", "", map[string]any{"token": token}) }
+	if me := w.want(w.call("GET", "/api/users/me", mina.token, nil), 200); me.at("data.email_verified") != false {
+		t.Errorf("%s", me.body)
+	}
+	w.want(w.call("POST", "/api/auth/verify-email/resend", mina.token, nil), 202)
+	first := w.link(mina, "verify")
+	w.want(w.call("POST", "/api/auth/verify-email/resend", mina.token, nil), 202)
+	second := w.link(mina, "verify")
+	for _, token := range []string{"x", second[1:], second + "x", strings.ToLower(second)} {
+		w.problem(follow(token), 400, "invalid_link")
+	}
+	w.problem(w.call("POST", "/api/auth/password/reset", "", map[string]any{"token": second, "new_password": password}), 400, "invalid_link")
+	w.want(follow(first), 200)
+	for _, token := range []string{first, second} {
+		w.problem(follow(token), 400, "invalid_link")
+	}
+	if me := w.want(w.call("GET", "/api/users/me", mina.token, nil), 200); me.at("data.email_verified") != true {
+		t.Errorf("%s", me.body)
+	}
+	if me := w.want(w.call("GET", "/api/users/me", stranger.token, nil), 200); me.at("data.email_verified") != false {
+		t.Errorf("%s", me.body)
+	}
+	w.want(w.call("POST", "/api/auth/verify-email/resend", mina.token, nil), 202)
+	if len(w.mails) != 0 {
+		t.Error("a verified address is sent a mail")
+	}
+	for range 5 { // three of them send
+		w.want(w.call("POST", "/api/auth/verify-email/resend", stranger.token, nil), 202)
+	}
+	if len(w.mails) != 3 {
+		t.Errorf("%d mails", len(w.mails))
+	}
+}
+
+func TestAForgottenPasswordIsSetByAMailedLink(t *testing.T) {
+	w := newWorld(t)
+	mina := w.person("Mina")
+	forgot := func(email string) answer {
+		return w.call("POST", "/api/auth/password/forgot", "", map[string]any{"email": email})
+	}
+	reset := func(token, pass string) answer {
+		return w.call("POST", "/api/auth/password/reset", "", map[string]any{"token": token, "new_password": pass})
+	}
+	unknown := w.want(forgot("nobody@plant.example"), 202)
+	if len(w.mails) != 0 {
+		t.Fatal("a stranger is sent a mail")
+	}
+	if known := w.want(forgot(" MINA@plant.example"), 202); string(known.body) != string(unknown.body) {
+		t.Errorf("%s tells accounts from %s", known.body, unknown.body)
+	}
+	token := w.link(mina, "reset")
+	w.problem(forgot("no address"), 400, "validation_error")
+	const next = "rotor blade 9 whistles"
+	w.problem(reset(token, "mina.okoro.mina"), 400, "validation_error") // and the link stays good
+	w.problem(w.call("POST", "/api/auth/verify-email", "", map[string]any{"token": token}), 400, "invalid_link")
+	for range 6 {
+		w.call("POST", "/api/auth/login", "", map[string]any{"email": mina.email, "password": "wrong"})
+	}
+	w.want(reset(token, next), 200)
+	w.problem(reset(token, next), 400, "invalid_link")
+	w.problem(w.call("GET", "/api/users/me", mina.token, nil), 401, "UNAUTHORIZED")
+	w.problem(w.call("POST", "/api/auth/refresh", mina.refresh, nil), 401, "token_revoked")
+	mina = w.login(mina, next) // whoever guessed does not keep her out
+	if me := w.want(w.call("GET", "/api/users/me", mina.token, nil), 200); me.at("data.email_verified") != true {
+		t.Errorf("%s", me.body)
+	}
+	w.want(forgot(mina.email), 202)
+	token = w.link(mina, "reset")
+	w.want(w.call("POST", "/api/auth/password/change", mina.token, map[string]any{"current_password": next, "new_password": password}), 200)
+	w.problem(reset(token, next), 400, "invalid_link") // the change spent it
+	deadline := time.Now().Add(20 * time.Second)
+	for a := forgot("nobody@plant.example"); a.StatusCode != 429; a = forgot("nobody@plant.example") {
+		w.want(a, 202)
+		if time.Now().After(deadline) {
+			t.Fatal("asking for mails is not slowed down")
+		}
+	}
+}
+
+func TestAProfileIsChanged(t *testing.T) {
+	w := newWorld(t)
+	mina := w.person("Mina")
+	change := func(body any) answer { return w.call("PUT", "/api/users/me", mina.token, body) }
+	if a := w.want(change(map[string]any{"first_name": " Nina "}), 200); a.text("data.first_name") != "Nina" || a.text("data.last_name") != "Okoro" || a.Header.Get("Factum-Pending") != "" {
+		t.Errorf("%s", a.body)
+	}
+	w.want(change(map[string]any{"last_name": "Ōbi-Łuk"}), 200)
+	me := w.want(w.call("GET", "/api/users/me", mina.token, nil), 200)
+	if me.text("data.first_name") != "Nina" || me.text("data.last_name") != "Ōbi-Łuk" || me.text("data.email") != mina.email || me.text("data.updated_at") <= me.text("data.created_at") {
+		t.Errorf("%s", me.body)
+	}
+	for field, body := range map[string]map[string]any{
+		"_schema":    {},
+		"first_name": {"first_name": "  "},
+		"last_name":  {"last_name": "a\x00b"},
+		"email":      {"first_name": "A", "email": "other@plant.example"},
+		"is_active":  {"is_active": false},
+	} {
+		a := change(body)
+		w.problem(a, 400, "BAD_REQUEST")
+		if details, _ := a.at("error.details").(map[string]any); details[field] == nil {
+			t.Errorf("%s: %s", field, a.body)
+		}
+	}
+	w.problem(change(map[string]any{"first_name": nil}), 400, "BAD_REQUEST")
+	w.problem(change(map[string]any{"first_name": strings.Repeat("ä", 101)}), 400, "BAD_REQUEST")
+	if l := w.login(mina, password); l.id != mina.id {
+		t.Error("the account is another")
+	}
+}
+
 // TestGuessingIsSlowedDown compares an account that exists with one that does not: every answer must be the same.
 func TestGuessingIsSlowedDown(t *testing.T) {
 	w := newWorld(t)

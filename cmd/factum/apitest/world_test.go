@@ -38,6 +38,7 @@ import (
 	"github.com/factum-platform/factum/infra/devstack"
 	"github.com/factum-platform/factum/infra/httpapi"
 	"github.com/factum-platform/factum/infra/keyring"
+	"github.com/factum-platform/factum/infra/mail"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/postgres/pgtest"
@@ -106,6 +107,7 @@ type world struct {
 	objects  folder
 	stamper  *tsa.Client
 	keys     *keyring.Keyring
+	mails    chan mail.Message
 	accounts *auth.Auth
 	client   *http.Client
 	router   routers.Router
@@ -147,13 +149,40 @@ func (w *world) provision(ctx context.Context, tenant, _ string) error {
 	return nil
 }
 
+// Ask is an outbox that sends at once; projections/process tests the real one.
+func (w *world) Ask(ctx context.Context, purpose auth.Purpose, loginKey string) error {
+	return w.commands.SendAskedLink(ctx, purpose, loginKey)
+}
+
+// Send receives mails.
+func (w *world) Send(_ context.Context, m mail.Message) error {
+	w.mails <- m
+	return nil
+}
+
+// link is what the next mail's link says to the page, after checking that it is to p.
+func (w *world) link(p person, purpose string) (token string) {
+	w.t.Helper()
+	select {
+	case m := <-w.mails:
+		token, ok := strings.CutPrefix(m.Link, "http://factum.example/account#"+purpose+"=")
+		if !ok || m.To != p.email || !strings.Contains(m.Text, m.Link) || m.Subject == "" {
+			w.t.Fatalf("%+v", m)
+		}
+		return token
+	default:
+		w.t.Fatal("no mail was sent")
+		return ""
+	}
+}
+
 func logMigrations() []postgres.Migrations {
 	return []postgres.Migrations{{Name: "es", FS: pgstore.Migrations()}, {Name: "proj", FS: runner.Migrations()}}
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}}
+	w := &world{t: t, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}, mails: make(chan mail.Message, 10)}
 	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	_, w.router = described(t)
 	ctx := t.Context()
@@ -192,7 +221,7 @@ func newWorld(t *testing.T) *world {
 	})
 	w.commands, err = commands.New(commands.Config{
 		Store: store, Codec: w.codec, Objects: w.objects, Provision: w.provision, MAC: keys.MAC, Auth: accounts, TSAProvider: "local",
-		Now: time.Now, NewID: uuid.NewString,
+		Now: time.Now, NewID: uuid.NewString, Outbox: w, Mailer: w, AccountURL: "http://factum.example/account",
 	})
 	must(err)
 	roots := w.authority(t)
