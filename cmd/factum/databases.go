@@ -38,14 +38,16 @@ type databases struct {
 	kek         tink.AEAD
 }
 
-// openTenants opens the directory of the tenants' databases.
-func (d databases) openTenants(ctx context.Context, platform *pgxpool.Pool, keys *keyring.Keyring) (*tenants.Databases, error) {
-	return tenants.Open(ctx, tenants.Config{Platform: platform, AdminDSN: d.adminDSN, TenantMigrations: logMigrations(), Secrets: keys})
+// openTenants opens the directory of the tenants' databases; c says how much of it this process may use.
+func (d databases) openTenants(ctx context.Context, platform *pgxpool.Pool, keys *keyring.Keyring, c tenants.Config) (*tenants.Databases, error) {
+	c.Platform, c.AdminDSN, c.TenantMigrations, c.Secrets = platform, d.adminDSN, logMigrations(), keys
+	return tenants.Open(ctx, c)
 }
 
-// logMigrations are the schemas that every database with a log needs.
+// logMigrations are the schemas that every database with a log needs. Min is raised when the code needs what a migration brings: tenants that
+// were not migrated are refused then.
 func logMigrations() []postgres.Migrations {
-	return []postgres.Migrations{{Name: "es", FS: pgstore.Migrations()}, {Name: "proj", FS: runner.Migrations()}}
+	return []postgres.Migrations{{Name: "es", FS: pgstore.Migrations(), Min: 1}, {Name: "proj", FS: runner.Migrations(), Min: 3}}
 }
 
 // prepareDatabases creates and migrates the control plane's database and its login role; processes that start at once take turns. The

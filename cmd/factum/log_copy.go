@@ -102,7 +102,7 @@ func (c LogCopyCmd) open(ctx context.Context, st *stack, log *slog.Logger) (*mov
 		return nil, err
 	}
 	st.started("platform pool", func(context.Context) error { m.platform.Close(); return nil })
-	if m.dbs, err = d.openTenants(ctx, m.platform, keyring.Open(m.platform, d.kek)); err != nil {
+	if m.dbs, err = d.openTenants(ctx, m.platform, keyring.Open(m.platform, d.kek), tenants.Config{Logger: log}); err != nil {
 		return nil, err
 	}
 	st.started("tenant pools", func(context.Context) error { m.dbs.Close(); return nil })

@@ -52,6 +52,8 @@ type settings struct {
 	mails     mails
 	exclusive bool // no other process works on these databases
 	log       *slog.Logger
+
+	connections int // to all tenants' databases together; 0: the usual number
 }
 
 // mails says how people are mailed, and where the links lead.
@@ -105,9 +107,15 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 	if s.exclusive {
+		if err := p.migrateTenants(ctx); err != nil {
+			return nil, err
+		}
 		if err := p.renewReadModels(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := tellWaiting(ctx, p.dbs, p.log); err != nil {
+		return nil, err
 	}
 	if s.roles.has(roleWorker) {
 		st.background("sweeping of what has expired", p.sweep)
@@ -143,7 +151,7 @@ func (p *platform) openLog(ctx context.Context, st *stack) error {
 	p.activity = tenants.Activity{Pool: p.pool}
 	p.openHub(st)
 	keys := keyring.Open(p.pool, p.kek)
-	if p.dbs, err = p.openTenants(ctx, p.pool, keys); err != nil {
+	if p.dbs, err = p.openTenants(ctx, p.pool, keys, tenants.Config{Connections: p.connections, Metrics: p.metrics, Logger: p.log}); err != nil {
 		return err
 	}
 	st.started("tenant pools", func(context.Context) error { p.dbs.Close(); return nil })
@@ -295,7 +303,7 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("membership of projectors", func(context.Context) error { member.Leave(); return nil })
-	c.Moves, c.Registerer, c.Share = p.moves, p.metrics, member
+	c.Moves, c.Registerer, c.Share, c.Server = p.moves, p.metrics, member, p.dbs.ServerOf
 	projector, err := runner.New(c)
 	if err != nil {
 		return err

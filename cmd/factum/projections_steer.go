@@ -112,7 +112,8 @@ func (c ProjectionsRetryCmd) Run(ctx context.Context) error {
 			return err
 		}
 		if len(streams) == 0 {
-			fmt.Printf("%s of %s has parked nothing\n", c.Name, t)
+			fmt.Printf("%s of %s has parked nothing; if it is halted it looks again now\n", c.Name, t)
+			return o.Retry(ctx, c.Name, t, eventstore.StreamID{})
 		}
 		failed := 0
 		for _, s := range streams {

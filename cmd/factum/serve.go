@@ -41,6 +41,8 @@ type ServeCmd struct {
 	Roles      []string `name:"roles" env:"FACTUM_ROLES" default:"api,projector,worker" placeholder:"ROLE,…" help:"What this process does (${env}): api, projector, worker. Default: all."`
 	EventStore string   `name:"event-store" env:"FACTUM_EVENT_STORE" default:"postgres" enum:"postgres,eventstoredb" help:"Engine that holds the logs (${env}): ${enum}."`
 
+	TenantConnections int `name:"tenant-connections" env:"FACTUM_TENANT_CONNECTIONS" default:"120" help:"Connections of this process to all tenants' databases together (${env}). Who finds none free waits."`
+
 	S3Endpoint      string `name:"s3-endpoint" env:"FACTUM_S3_ENDPOINT" placeholder:"URL" help:"S3 server: https://host:port (${env})."`
 	S3Region        string `name:"s3-region" env:"FACTUM_S3_REGION" default:"us-east-1" help:"Its region (${env})."`
 	S3Bucket        string `name:"s3-bucket" env:"FACTUM_S3_BUCKET" default:"factum" help:"Bucket, made when it is missing (${env})."`
@@ -60,6 +62,9 @@ type ServeCmd struct {
 
 // Validate refuses wrong usage before anything is done.
 func (c ServeCmd) Validate() error {
+	if c.TenantConnections < 1 {
+		return errors.New("--tenant-connections (FACTUM_TENANT_CONNECTIONS) must be 1 or more")
+	}
 	_, err := parseRoles(c.Roles)
 	return err
 }
@@ -164,7 +169,7 @@ func (c ServeCmd) settings(ctx context.Context) (s settings, err error) {
 	if s.roles, err = parseRoles(c.Roles); err != nil {
 		return s, err
 	}
-	s.engine = engine{name: c.EventStore, esdb: c.ESDB}
+	s.engine, s.connections = engine{name: c.EventStore, esdb: c.ESDB}, c.TenantConnections
 	s.passwords = auth.PasswordRules{Short: c.ShortPasswords}
 	if s.mails, err = c.mails(s.roles); err != nil {
 		return s, err

@@ -132,7 +132,8 @@ func (l *log) pool(ctx context.Context) (*pgxpool.Pool, error) {
 	pool, err := l.store.databases.Pool(ctx, string(l.tenant))
 	if err != nil {
 		err = fmt.Errorf("pgstore: the database of tenant %s: %w", l.tenant, err)
-		if !connectionTrouble(err) {
+		var passing interface{ Temporary() bool } // such as a schema that is about to be migrated
+		if !connectionTrouble(err) && (!errors.As(err, &passing) || !passing.Temporary()) {
 			err = &unplacedError{err}
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/gofiber/fiber/v3"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/factum-platform/factum/infra/tenants"
 )
 
 // request is what is known of a request; its handler's goroutine alone writes it.
@@ -96,7 +98,11 @@ func (s *Server) observe(c fiber.Ctx) error {
 		slog.String("request_id", r.id), slog.String("method", c.Method()), slog.String("route", route), slog.Int("status", status),
 		slog.Duration("took", took), slog.String("user", r.user), slog.String("trace_id", r.trace),
 	}
-	if status >= http.StatusInternalServerError {
+	var schema *tenants.SchemaError
+	switch {
+	case errors.As(r.cause, &schema) && !s.firstRefusal(schema):
+		// It was said; all requests of this tenant fail alike until somebody has migrated it.
+	case status >= http.StatusInternalServerError:
 		level = slog.LevelError
 		if r.cause != nil {
 			attrs = append(attrs, slog.String("error", r.cause.Error()))
@@ -104,6 +110,12 @@ func (s *Server) observe(c fiber.Ctx) error {
 	}
 	s.c.Logger.LogAttrs(c.Context(), level, "request", attrs...)
 	return nil
+}
+
+// firstRefusal tells whether the tenant was not yet refused for this reason.
+func (s *Server) firstRefusal(e *tenants.SchemaError) bool {
+	before, known := s.refused.Swap(e.Tenant, *e)
+	return !known || before != *e
 }
 
 // handle runs the route and turns a panic into an error whose text stays with us.

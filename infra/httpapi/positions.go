@@ -3,11 +3,13 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"net"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/factum-platform/factum/infra/readmodel"
@@ -132,8 +134,20 @@ func (s *Server) Settle(ctx context.Context, position uint64, models ...Model) S
 // problemOf turns an error into what the client sees of it, and keeps the cause for the log.
 func problemOf(ctx context.Context, err error) *Problem {
 	var p *Problem
+	var schema *tenants.SchemaError
+	var server *tenants.ServerError
 	switch {
+	case errors.As(err, &schema): // also inside of what others made of it
+		p = Unavailable(schema.Detail(), err)
+	case errors.As(err, &server):
+		p = Unavailable("The database server that holds this tenant's data does not answer. Other tenants are served. Try again in a moment, "+
+			"with the same Idempotency-Key: nothing is done twice.", err)
 	case errors.As(err, &p):
+	case errors.Is(err, tenants.ErrNoServer):
+		p = Unavailable("No database server accepts new tenants. An operator must open one with 'factum servers accept'. Then try again with the "+
+			"same Idempotency-Key: nothing is done twice.", err)
+	case lostServer(err):
+		p = Unavailable("A database server does not answer. Try again in a moment, with the same Idempotency-Key: nothing is done twice.", err)
 	case errors.Is(err, readmodel.ErrNotBuilt):
 		p = Unavailable("A read model is not built yet. Try again in a moment.", err)
 	case errors.Is(err, tenants.ErrUnknownTenant):
@@ -147,4 +161,16 @@ func problemOf(ctx context.Context, err error) *Problem {
 		r.cause = p.cause
 	}
 	return p
+}
+
+// lostServer tells whether a connection could not be made or broke, or the server is about to end it. PostgreSQL's codes: Appendix A of its
+// manual.
+func lostServer(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57P") || pg.Code == "53300"
+	}
+	var connect *pgconn.ConnectError
+	var network *net.OpError
+	return errors.As(err, &connect) || errors.As(err, &network)
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -67,6 +68,7 @@ type Server struct {
 	base    context.Context // ends when the server was stopped
 	stop    context.CancelFunc
 	docs    documents
+	refused sync.Map // by tenant, the tenants.SchemaError that was logged last
 }
 
 // New returns a server with the routes that are not about data: /, /health, the documentation, /metrics; see [Config.ProbesOnly].

@@ -183,7 +183,7 @@ func (m *Member) run(ctx context.Context, conn *pgx.Conn) {
 		if conn != nil {
 			err := m.hold(ctx, conn)
 			m.part(ctx, conn)
-			conn, delay = nil, firstPause
+			delay = firstPause
 			if ctx.Err() != nil {
 				return
 			}

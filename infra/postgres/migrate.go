@@ -102,11 +102,18 @@ func Versions(ctx context.Context, conn *pgx.Conn, sets ...Migrations) (map[stri
 // Migrate brings the sets up to date in the DSN's database, in order; each file runs in a transaction of its own. Several
 // processes may call it at once: they take turns. The DSN's role must be allowed to create roles and schemas. Error: *[FailedMigration]
 // for a file that could not be applied.
-func Migrate(ctx context.Context, dsn string, sets ...Migrations) (err error) {
+func Migrate(ctx context.Context, dsn string, sets ...Migrations) error {
+	return MigrateGently(ctx, dsn, "0", sets...)
+}
+
+// MigrateGently is [Migrate] in a database that serves: no statement waits for a lock longer than lockWait ("3s"; "0": for ever), because
+// all who come after it would wait too.
+func MigrateGently(ctx context.Context, dsn, lockWait string, sets ...Migrations) (err error) {
 	c, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return fmt.Errorf("postgres: the DSN cannot be read: %w", err)
 	}
+	c.RuntimeParams["lock_timeout"] = lockWait
 	db := stdlib.OpenDB(*c)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if _, err := db.ExecContext(ctx, groupRoles); err != nil {

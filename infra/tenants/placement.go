@@ -159,3 +159,13 @@ func (d *Databases) forgetServer(name string) {
 	d.mu.Unlock()
 	d.forget(func(e *entry) bool { return e.server.name == name }, func(string) bool { return false })
 }
+
+// ServerOf names the server of a tenant whose pool is open, "" for others. It asks nobody.
+func (d *Databases) ServerOf(tenant string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e, ok := d.pools[tenant]; ok {
+		return e.server.name
+	}
+	return ""
+}

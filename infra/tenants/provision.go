@@ -60,8 +60,16 @@ func (d *Databases) ProvisionOn(ctx context.Context, tenant, database, server st
 		if err != nil {
 			return err
 		}
-		made = Placement{Tenant: tenant, Server: server, Database: database, CreatedAt: time.Now()}
-		return d.make(ctx, s, main, &made)
+		made = Placement{Tenant: tenant, Server: server, Database: database, CreatedAt: placed.CreatedAt}
+		if err := d.make(ctx, s, main, &made); err != nil {
+			return err
+		}
+		for set, version := range placed.Schema {
+			if made.Schema[set] < version {
+				return fmt.Errorf("it has version %d of the schema %s, and the template on server %s has %d; run 'factum tenants migrate' first", version, set, server, made.Schema[set])
+			}
+		}
+		return nil
 	})
 	return made, err
 }

@@ -102,6 +102,14 @@ func (d *Databases) judge(tenant string, have Schema) *SchemaError {
 	return nil
 }
 
+// Refusal answers why this binary does not serve the tenant, and nil if it does or if that is not known yet.
+func (d *Databases) Refusal(p Placement) *SchemaError {
+	if !d.complete(p.Schema) {
+		return nil
+	}
+	return d.judge(p.Tenant, p.Schema)
+}
+
 // complete tells whether every set's version is known.
 func (d *Databases) complete(have Schema) bool {
 	for _, set := range d.sets {

@@ -38,7 +38,7 @@ func open(t *testing.T, change func(*tenants.Config)) (*tenants.Databases, *pgxp
 }
 
 // openOn opens the databases of a platform as one more process would.
-func openOn(t *testing.T, dsn, keyFile string, change func(*tenants.Config)) (*tenants.Databases, *pgxpool.Pool) {
+func openOn(t testing.TB, dsn, keyFile string, change func(*tenants.Config)) (*tenants.Databases, *pgxpool.Pool) {
 	t.Helper()
 	pool, err := postgres.Open(t.Context(), dsn, 4)
 	if err != nil {

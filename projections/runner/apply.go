@@ -141,7 +141,11 @@ func sending(err error) error {
 
 // replay finds the event of a slice that cannot be applied: one transaction per event. It is parked with its stream, or the
 // consumer halts, as the projection wants it; what comes before it stays applied.
-func (c *consumer) replay(ctx context.Context, p *page, events []eventstore.Recorded) error {
+func (c *consumer) replay(ctx context.Context, p *page, events []eventstore.Recorded) (err error) {
+	// Somebody may have said to skip the event before it was met.
+	if c.skipped, err = skippedEvents(ctx, c.runner.config.Store.Tenant(c.tenant), c.runner.codec, c.projection.Name); err != nil {
+		return err
+	}
 	for i := range events {
 		err := c.apply(ctx, p, events[i:i+1])
 		if err == nil {

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/seal"
+	"github.com/factum-platform/factum/infra/tenants"
 )
 
 const (
@@ -49,7 +51,8 @@ type consumer struct {
 	vanished bool // the last slice met a relation that is missing
 	failures int  // transient ones in a row
 	rest     time.Time
-	reason   string // why it halted; the same is logged once
+	reason   string // why it stands still; the same is not logged each time
+	gone     bool   // the tenant has no database any more
 
 	// What the metrics show.
 	standing      atomic.Int32
@@ -123,6 +126,10 @@ func (c *consumer) slice(run, ctx context.Context, shared **page) (more bool) {
 	case halt, poison: // poison that could not be parked
 		c.halt(run, err)
 	case transient:
+		if errors.Is(err, tenants.ErrUnknownTenant) {
+			c.gone = true
+			return false
+		}
 		c.retry(run, err)
 	}
 	return false

@@ -136,7 +136,7 @@ func TestLatencyFromAppendToVisibleRow(t *testing.T) {
 			if c.processes == 2 {
 				projector = startProcess(t, dsns)
 			}
-			all := latencies(t, writer, projector, 100)
+			all := latencies(t, writer, projector, 50)
 			median, p99 := all[len(all)/2], all[len(all)*99/100]
 			t.Logf("append to visible row, %s: median %s, p99 %s", c.name, median.Round(10*time.Microsecond), p99.Round(10*time.Microsecond))
 			if median > c.median {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/factum-platform/factum/domain/projection"
 	"github.com/factum-platform/factum/eventstore"
@@ -168,6 +170,23 @@ func TestASkippedEventIsPassedOverAndItsStreamGoesOn(t *testing.T) {
 	w.await("sums", w.add("bad", 1))
 	if got := w.rows(); got != "bad=13/3" {
 		t.Fatal(got)
+	}
+}
+
+// TestAnEventIsSkippedBeforeItIsMet: a running consumer learns of it when it meets the event.
+func TestAnEventIsSkippedBeforeItIsMet(t *testing.T) {
+	w := newWorld(t)
+	first := w.add("a", 1)
+	w.run(nil, sums())
+	w.await("sums", first)
+	w.skip("sums", bad, eventstore.NewEventID(tenant, "a", fmt.Sprint(w.sent+2), 0)) // the id that the next event of add will have
+	w.add("bad", -1)
+	w.await("sums", w.add("bad", 2))
+	if got := w.rows(); got != "a=1/1 bad=2/1" {
+		t.Fatal(got)
+	}
+	if got := w.one(`select count(*)::text from proj.parked`); got != "0" {
+		t.Fatal("parked:", got)
 	}
 }
 
@@ -361,6 +380,40 @@ func TestOperatorsAreToldWhatIsUnknown(t *testing.T) {
 		}
 		if err := act("sums", eventstore.PlatformTenant); what != "status" && err == nil {
 			t.Errorf("%s of a log that it does not consume: %v", what, err)
+		}
+	}
+}
+
+func TestMetricsSayWhatStandsStill(t *testing.T) {
+	w := newWorld(t)
+	metrics := prometheus.NewRegistry()
+	strict := sums()
+	strict.Name, strict.Halt = "strict", true
+	w.add("bad", -1)
+	last := w.add("a", 1)
+	w.run(func(c *runner.Config) { c.Registerer = metrics }, sums(), strict)
+	w.await("sums", last)
+	o := w.operator(sums(), strict)
+	w.becomes(o, "strict", func(st runner.Status) bool { return st.Activity == runner.ActivityHalted })
+	if err := o.Pause(t.Context(), "sums", tenant, "ada"); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]float64{
+		"factum_projection_parked": 1, "factum_projection_halted": 1, "factum_projection_paused": 1, "factum_projection_lag_events": 2, // of both in all
+	}
+	deadline := time.After(20 * time.Second)
+	for tick := time.Tick(10 * time.Millisecond); ; {
+		got := map[string]float64{}
+		for name := range want {
+			got[name] = metric(t, metrics, name)
+		}
+		if maps.Equal(got, want) && metric(t, metrics, "factum_projection_lag_seconds") > 0 {
+			return
+		}
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatalf("measured %v; want %v and a lag in seconds", got, want)
 		}
 	}
 }

@@ -190,11 +190,29 @@ func (r *Runner) work(run, ctx context.Context, t eventstore.TenantID, why news)
 			more = true
 		}
 		cancel()
+		if c.gone {
+			r.dismiss(ctx, t)
+			return false
+		}
 	}
 	if !more && w.running() {
 		w.seen = begun
 	}
 	return more && run.Err() == nil
+}
+
+// dismiss forgets a tenant that has no database any more, and its mark. It comes back with the mark that it gets when it is placed again.
+func (r *Runner) dismiss(ctx context.Context, t eventstore.TenantID) {
+	r.forget(t)
+	r.mu.Lock()
+	m, known := r.marks[t]
+	r.mu.Unlock()
+	if !known {
+		return
+	}
+	if err := r.config.Marks.Unmark(ctx, m.Mark); err != nil {
+		r.warn(ctx, "the mark of a tenant that is gone cannot be removed; this is tried again", err)
+	}
 }
 
 // rests tells whether nothing is to be done for a tenant that is only looked after. One that has been at rest for a while loses its mark and

@@ -89,7 +89,7 @@ func sums() runner.Projection {
 func (w *world) add(stream string, n int) eventstore.Position {
 	w.t.Helper()
 	w.sent++
-	var log eventstore.Log = w.store.Tenant(tenant)
+	log := w.store.Tenant(tenant)
 	if w.writer != nil {
 		log = w.writer.Tenant(tenant)
 	}

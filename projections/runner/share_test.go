@@ -177,6 +177,35 @@ func TestAnOldMarkStaysWhileSomethingIsLeftToDo(t *testing.T) {
 	}
 }
 
+// TestATenantThatIsGoneIsForgotten: its database was dropped and its placement with it.
+func TestATenantThatIsGoneIsForgotten(t *testing.T) {
+	w, activity := placed(t)
+	for _, id := range []string{"gone", string(tenant)} {
+		if err := activity.Mark(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := w.add("a", 1)
+	w.run(func(c *runner.Config) {
+		c.Marks = activity
+		c.Pool = func(_ context.Context, id string) (*pgxpool.Pool, error) {
+			if id == "gone" {
+				return nil, fmt.Errorf("%w: %s", tenants.ErrUnknownTenant, id)
+			}
+			return w.pool, nil
+		}
+	}, sums())
+	w.await("sums", last)
+	deadline := time.After(20 * time.Second)
+	for tick := time.Tick(10 * time.Millisecond); w.marks(activity) != string(tenant); {
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatal("marked:", w.marks(activity))
+		}
+	}
+}
+
 // TestNewProjectionsMeetAllTenants: a set of projections that is new marks every tenant once.
 func TestNewProjectionsMeetAllTenants(t *testing.T) {
 	w, activity := placed(t)

@@ -16,6 +16,9 @@ func (c *consumer) stand(why standing, d time.Duration) {
 	time.AfterFunc(d+time.Millisecond, func() { c.runner.queue.add(c.tenant, rung) })
 }
 
+// logEvery is after how many failures in a row the same reason is logged again: some minutes, in the end.
+const logEvery = 30
+
 // retry lets the consumer rest, longer each time.
 func (c *consumer) retry(ctx context.Context, err error) {
 	delay := lastRetry
@@ -25,12 +28,16 @@ func (c *consumer) retry(ctx context.Context, err error) {
 	delay = delay/2 + rand.N(delay/2)
 	c.failures++
 	c.late()
-	c.runner.config.Logger.Warn("projection waits and tries again", "projection", c.projection.Name, "tenant", c.tenant,
-		"failures", c.failures, "after", delay, "error", describe(err))
+	text := describe(err)
+	if text != c.reason || c.failures%logEvery == 0 {
+		c.runner.config.Logger.Warn("projection waits and tries again", "projection", c.projection.Name, "tenant", c.tenant,
+			"failures", c.failures, "after", delay, "error", text)
+		c.reason = text
+	}
 	if c.failures >= tellAfter {
 		bounded, cancel := context.WithTimeout(ctx, blameTimeout)
 		defer cancel()
-		c.blame(bounded, describe(err), true)
+		c.blame(bounded, text, true)
 	}
 	c.stand(waiting, delay)
 }

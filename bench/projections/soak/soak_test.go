@@ -60,7 +60,7 @@ func finds(out, name, value string) bool {
 // TestReadersNoticeNoRebuild is make soak-rebuild in small.
 func TestReadersNoticeNoRebuild(t *testing.T) {
 	var out, progress bytes.Buffer
-	if err := start(t.Context(), []string{"rebuild", "--factum", program, "--events", "3000", "--rate", "40", "--around", "1s"}, &out, &progress); err != nil {
+	if err := start(t.Context(), []string{"rebuild", "--factum", program, "--events", "2000", "--rate", "15", "--around", "1s"}, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, progress.String(), out.String())
 	}
 	t.Logf("\n%s", out.String())
@@ -105,7 +105,7 @@ func TestWhatWentBackwardsIsFound(t *testing.T) {
 // TestProjectorsAreKilled is make soak-projectors in small; a change behind the projectors' back is then found.
 func TestProjectorsAreKilled(t *testing.T) {
 	var out, progress bytes.Buffer
-	flags := []string{"projectors", "--factum", program, "--during", "5s", "--tenants", "2", "--lifetime", "3s", "--rate", "8"}
+	flags := []string{"projectors", "--factum", program, "--during", "5s", "--tenants", "2", "--lifetime", "3s", "--rate", "6"}
 	if err := start(t.Context(), flags, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, progress.String(), out.String())
 	}
