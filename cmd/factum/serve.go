@@ -49,8 +49,8 @@ type ServeCmd struct {
 	S3AccessKey     string `name:"s3-access-key" env:"FACTUM_S3_ACCESS_KEY" placeholder:"KEY" help:"Access key (${env})."`
 	S3SecretKeyFile string `name:"s3-secret-key-file" env:"FACTUM_S3_SECRET_KEY_FILE" placeholder:"FILE" help:"File with the secret key (${env}); else FACTUM_S3_SECRET_KEY holds it."`
 
-	TSAURL         string `name:"tsa-url" env:"FACTUM_TSA_URL" placeholder:"URL" help:"RFC 3161 authority (${env})."`
-	TSARoots       string `name:"tsa-roots" env:"FACTUM_TSA_ROOTS" placeholder:"FILE" help:"PEM file with the roots that its certificate must chain to (${env})."`
+	TSAURL      string `name:"tsa-url" env:"FACTUM_TSA_URL" placeholder:"URL" help:"RFC 3161 authority (${env})."`
+	TSARoots    string `name:"tsa-roots" env:"FACTUM_TSA_ROOTS" placeholder:"FILE" help:"PEM file with the roots that its certificate must chain to (${env})."`
 	TSAProvider string `name:"tsa-provider" env:"FACTUM_TSA_PROVIDER" default:"tsa" help:"Its short name, shown as tsa_provider (${env})."`
 
 	ShortPasswords bool   `name:"short-passwords" env:"FACTUM_SHORT_PASSWORDS" help:"Accept new passwords of 8 characters, with a letter and a digit, for clients of the original system (${env})."`

@@ -98,7 +98,9 @@ func TestAPasswordIsChanged(t *testing.T) {
 func TestAnAddressIsVerified(t *testing.T) {
 	w := newWorld(t)
 	mina, stranger := w.person("Mina"), w.person("Stranger")
-	follow := func(token string) answer { return w.call("POST", "/api/auth/verify-email", "", map[string]any{"token": token}) }
+	follow := func(token string) answer {
+		return w.call("POST", "/api/auth/verify-email", "", map[string]any{"token": token})
+	}
 	if me := w.want(w.call("GET", "/api/users/me", mina.token, nil), 200); me.at("data.email_verified") != false {
 		t.Errorf("%s", me.body)
 	}
