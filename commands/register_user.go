@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/mail"
 	"strings"
 	"time"
@@ -91,12 +92,15 @@ func userOf(s user.State) User {
 
 func normaliseEmail(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-func checkName(s string) string {
+func checkName(s string) string { return checkText(s, maxNameChars) }
+
+// checkText says what is wrong with a name of at most so many characters, or "".
+func checkText(s string, most int) string {
 	switch n := utf8.RuneCountInString(s); {
 	case n == 0:
 		return "Must not be blank."
-	case n > maxNameChars:
-		return "Has at most 100 characters."
+	case n > most:
+		return fmt.Sprintf("Has at most %d characters.", most)
 	case !plainText(s):
 		return "Must be valid text without control characters."
 	}

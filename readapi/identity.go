@@ -14,11 +14,13 @@ import (
 type Accounts interface {
 	JWKS(ctx context.Context) ([]auth.JWK, error)
 	Sessions(ctx context.Context, userID string) ([]auth.Session, error)
+	APIKeys(ctx context.Context, tenantID string) ([]auth.APIKey, error)
 }
 
 func (r routes) identity(api huma.API) {
 	httpapi.Route(api, get("jwks", "/.well-known/jwks.json", "auth", "The public keys of access tokens (RFC 7517)", http.StatusServiceUnavailable), r.jwks)
 	httpapi.Route(api, get("sessions", "/api/auth/sessions", "auth", "The caller's sessions that go on, the latest begun first"), r.sessions)
+	httpapi.Route(api, get("api-keys", "/api/tenants/{tenant_id}/api-keys", "api-keys", "The tenant's API keys, the newest first"), r.apiKeys)
 }
 
 type jwks struct {
@@ -68,4 +70,16 @@ func (r routes) sessions(ctx context.Context, _ *struct{}) (*ownSessions, error)
 		})
 	}
 	return out, nil
+}
+
+func (r routes) apiKeys(ctx context.Context, _ *httpapi.InTenant) (*httpapi.Answer[[]httpapi.APIKey], error) {
+	list, err := r.Accounts.APIKeys(ctx, httpapi.MembershipOf(ctx).ID)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]httpapi.APIKey, len(list))
+	for i, k := range list {
+		out[i] = httpapi.APIKeyOf(k)
+	}
+	return httpapi.Answered(httpapi.Settled{}, "The tenant's API keys.", out), nil
 }

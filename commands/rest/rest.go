@@ -36,6 +36,7 @@ func Register(api huma.API, d Deps) {
 	r.auth(api)
 	r.account(api)
 	r.tenants(api)
+	r.apiKeys(api)
 	r.timestamping(api)
 	r.documents(api)
 }
@@ -70,6 +71,8 @@ var refusals = map[string]struct {
 	"file.unknown":     {http.StatusNotFound, ""},
 	"session.unknown":  {http.StatusNotFound, ""},
 	"user.unknown":     {http.StatusNotFound, ""},
+	"apikey.unknown":   {http.StatusNotFound, ""},
+	"apikey.too_many":  {http.StatusConflict, ""},
 	"user.unverified":  {http.StatusForbidden, "email_unverified"},
 }
 

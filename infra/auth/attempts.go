@@ -100,6 +100,7 @@ func (a *Auth) Sweep(ctx context.Context) error {
 	// An ended session is kept as long as its tokens may live: they are told that it ended and not that they are unknown.
 	batch.Queue(`delete from auth.sessions where expires_at < $1`, now.Add(-AccessLife))
 	batch.Queue(`delete from auth.links where expires_at < $1`, now)
+	batch.Queue(`delete from auth.api_keys where least(expires_at, revoked_at) < $1`, now.Add(-keepKeys))
 	batch.Queue(`delete from auth.attempts where last_at < $1`, now.Add(-scopes["account"].forget))
 	if err := a.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("auth: delete what has expired: %w", err)

@@ -22,11 +22,15 @@ const (
 // Tokens are a session's current tokens (JWT, RFC 7519).
 type Tokens struct{ Access, Refresh string }
 
-// Principal is who a valid access token belongs to.
+// Principal is who a valid access token, or a valid API key, belongs to.
 type Principal struct {
-	UserID, SessionID, TokenID string
+	UserID, SessionID, TokenID string // of a machine: its key's id, which stands for who acts, and no session
+	TenantID, Role             string // of a machine: the only tenant that it may call, and as what; "" of a person
 	Expires                    time.Time
 }
+
+// Machine tells whether it is an API key's.
+func (p Principal) Machine() bool { return p.TenantID != "" }
 
 // Session is a session that goes on, as its owner sees it.
 type Session struct {
@@ -130,9 +134,12 @@ func (a *Auth) EndSession(ctx context.Context, sessionID string) error {
 	return nil
 }
 
-// Authenticate verifies an access token and that its session goes on. Errors: [ErrInvalidToken], [ErrTokenExpired],
+// Authenticate verifies an access token and that its session goes on, or an API key. Errors: [ErrInvalidToken], [ErrTokenExpired],
 // [ErrTokenRevoked].
 func (a *Auth) Authenticate(ctx context.Context, bearer string) (Principal, error) {
+	if strings.HasPrefix(bearer, keyPrefix) {
+		return a.authenticateKey(ctx, bearer)
+	}
 	c, err := a.tokens.verify(ctx, bearer, accessType)
 	if err != nil {
 		return Principal{}, err

@@ -1,5 +1,7 @@
 package httpapi
 
+import "github.com/factum-platform/factum/infra/auth"
+
 // User is an account as its owner and fellow members see it.
 type User struct {
 	ID        string `json:"id" format:"uuid"`
@@ -44,6 +46,26 @@ type Membership struct {
 	Tenant
 	Role     string `json:"role" enum:"admin,user,viewer"`
 	JoinedAt Time   `json:"joined_at"`
+}
+
+// APIKey is a machine's key, without the key itself.
+type APIKey struct {
+	ID         string `json:"id" format:"uuid" doc:"Stands for the machine wherever a user's id stands for a person."`
+	Name       string `json:"name"`
+	Role       string `json:"role" enum:"admin,user,viewer"`
+	CreatedBy  string `json:"created_by" format:"uuid"`
+	CreatedAt  Time   `json:"created_at"`
+	ExpiresAt  Time   `json:"expires_at"`
+	LastUsedAt *Time  `json:"last_used_at" doc:"At most a minute late; null until it was used."`
+	RevokedAt  *Time  `json:"revoked_at" doc:"Null unless it was revoked."`
+}
+
+// APIKeyOf shows a key.
+func APIKeyOf(k auth.APIKey) APIKey {
+	return APIKey{
+		ID: k.ID, Name: k.Name, Role: k.Role, CreatedBy: k.CreatedBy, CreatedAt: Time(k.CreatedAt), ExpiresAt: Time(k.ExpiresAt),
+		LastUsedAt: TimeOf(k.LastUsedAt), RevokedAt: TimeOf(k.RevokedAt),
+	}
 }
 
 // Document is a file under a name.
