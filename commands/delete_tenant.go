@@ -2,7 +2,6 @@ package commands
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/membership"
@@ -32,29 +31,29 @@ func (x *Executor) TenantState(ctx context.Context, tenantID string) (tenant.Sta
 // AdoptedTenant is a tenant that was made on another platform. Owner is the user who becomes its admin here.
 type AdoptedTenant struct{ ID, Name, DatabaseName, Owner string }
 
+// UserExists tells whether the platform's log knows the user.
+func (x *Executor) UserExists(ctx context.Context, userID string) (bool, error) {
+	s, _, err := fold(ctx, x.store.Tenant(eventstore.PlatformTenant), x.codec, user.Decider, eventstore.StreamID{Kind: user.Kind, ID: userID}, nil)
+	return s.Exists, err
+}
+
 // AdoptTenant records a tenant whose database, with its log, is there already. It may be repeated. Refusals: user.unknown, tenant.name, and
 // tenant.exists for a tenant that was recorded otherwise.
 func (x *Executor) AdoptTenant(ctx context.Context, by Caller, a AdoptedTenant) (Receipt, error) {
-	owner, _, err := fold(ctx, x.store.Tenant(eventstore.PlatformTenant), x.codec, user.Decider, eventstore.StreamID{Kind: user.Kind, ID: a.Owner}, nil)
-	if err != nil {
-		return Receipt{}, fmt.Errorf("commands: look for user %s: %w", a.Owner, err)
-	}
-	if !owner.Exists {
-		return Receipt{}, es.Refuse("user.unknown", "There is no such user.")
-	}
-	at := stamp(by.At)
-	// The command's id derives from what it does: given again, it is recognised.
-	meta := eventstore.Meta{Command: es.Key("adopt", a.ID, a.Owner), Correlation: by.Correlation, Causation: by.Causation, Actor: by.UserID, At: at}
-	_, err = x.Execute(ctx, eventstore.PlatformTenant, meta,
-		tenantStep(a.ID, tenant.Create{TenantID: a.ID, Name: a.Name, DatabaseName: a.DatabaseName, By: a.Owner, At: at}),
-		&Decision[membership.State, membership.Command, membership.Event]{
-			Decider: membership.Decider,
-			Stream:  eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(a.ID, a.Owner)},
-			Command: membership.Grant{TenantID: a.ID, UserID: a.Owner, Role: membership.Admin, By: by.UserID, At: at},
-		})
+	known, err := x.UserExists(ctx, a.Owner)
 	if err != nil {
 		return Receipt{}, err
 	}
-	meta.Command = es.Key("adopted", a.ID, a.Owner)
-	return x.Execute(ctx, eventstore.PlatformTenant, meta, tenantStep(a.ID, tenant.Provision{At: at}))
+	if !known {
+		return Receipt{}, es.Refuse("user.unknown", "There is no such user.")
+	}
+	meta := by.meta()
+	meta.Command = es.Key("adopt", a.ID, a.Owner) // derives from what it does: given again, it is recognised
+	return x.Execute(ctx, eventstore.PlatformTenant, meta,
+		tenantStep(a.ID, tenant.Adopt{TenantID: a.ID, Name: a.Name, DatabaseName: a.DatabaseName, By: a.Owner, At: meta.At}),
+		&Decision[membership.State, membership.Command, membership.Event]{
+			Decider: membership.Decider,
+			Stream:  eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(a.ID, a.Owner)},
+			Command: membership.Grant{TenantID: a.ID, UserID: a.Owner, Role: membership.Admin, By: by.UserID, At: meta.At},
+		})
 }

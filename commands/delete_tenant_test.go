@@ -83,7 +83,7 @@ func TestATenantIsAdoptedDeletedAndRestored(t *testing.T) {
 	for _, e := range page.Events {
 		got = append(got, e.Type)
 	}
-	want := []string{"user.registered", "tenant.created", "membership.granted", "tenant.provisioned", "tenant.deleted", "tenant.restored"}
+	want := []string{"user.registered", "tenant.created", "tenant.provisioned", "membership.granted", "tenant.deleted", "tenant.restored"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v; want %v", got, want)
 	}

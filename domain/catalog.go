@@ -2,6 +2,7 @@
 package domain
 
 import (
+	"github.com/factum-platform/factum/domain/administrator"
 	"github.com/factum-platform/factum/domain/document"
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/file"
@@ -23,6 +24,8 @@ func Catalog() []es.EventType {
 		es.Event[tenant.Deleted]("tenant.deleted").WithSafe("tenant_id", "deleted_by"),
 		es.Event[tenant.Restored]("tenant.restored").WithSafe("tenant_id", "restored_by"),
 		es.Event[membership.Granted]("membership.granted").WithSafe("tenant_id", "user_id", "role", "granted_by"),
+		es.Event[administrator.Granted]("administrator.granted").WithSafe("user_id", "granted_by"),
+		es.Event[administrator.Revoked]("administrator.revoked").WithSafe("user_id", "revoked_by"),
 		es.Event[timestamping.Enabled]("timestamping.enabled").WithSafe("provider", "by"),
 		es.Event[timestamping.Disabled]("timestamping.disabled").WithSafe("by"),
 		es.Event[file.Stored]("file.stored").WithSafe("file_id", "sha256", "md5", "object_key", "stored_by"),

@@ -45,6 +45,12 @@ func startFactum(t *testing.T, until string, args ...string) *running {
 // launchFactum starts the real program and does not wait.
 func launchFactum(t *testing.T, args ...string) *running {
 	t.Helper()
+	return launchFactumWith(t, nil, args...)
+}
+
+// launchFactumWith is launchFactum with more environment.
+func launchFactumWith(t *testing.T, env []string, args ...string) *running {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +59,7 @@ func launchFactum(t *testing.T, args ...string) *running {
 		t: t, args: strings.Join(args, " "), cmd: exec.Command(exe, args...), output: &bytes.Buffer{}, done: make(chan struct{}),
 		waiting: map[string]chan struct{}{},
 	}
-	p.cmd.Env = append(os.Environ(), runAsFactum+"=1")
+	p.cmd.Env = append(append(os.Environ(), runAsFactum+"=1"), env...)
 	pipe, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ type engine struct {
 func openStore(ctx context.Context, e engine, dbs *tenants.Databases, notify *pgxpool.Pool, log *slog.Logger) (eventstore.Store, error) {
 	switch e.name {
 	case enginePostgres:
-		return pgstore.Open(ctx, pgstore.Config{Databases: dbs, Notify: notify, Setting: "--database-url (FACTUM_DATABASE_URL)", Logger: log})
+		return pgstore.Open(ctx, pgstore.Config{Databases: dbs, Notify: notify, Setting: "--database-url (FACTUM_DATABASE_URL)", Logger: log, Closed: newFollower(dbs).closed})
 	case engineEventStoreDB:
 		store, err := esdbstore.Open(ctx, esdbstore.Config{ConnectionString: e.esdb, Logger: log})
 		if err != nil {

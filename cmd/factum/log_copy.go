@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/term"
 
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/copylog"
@@ -87,7 +86,7 @@ func (c LogCopyCmd) open(ctx context.Context, st *stack, log *slog.Logger) (*mov
 	if err != nil {
 		return nil, err
 	}
-	m := &mover{c: c, out: os.Stdout, meter: &meter{out: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}}
+	m := &mover{c: c, out: os.Stdout, meter: terminalMeter()}
 	if m.admin, err = connect(ctx, d.adminDSN); err != nil {
 		return nil, err
 	}

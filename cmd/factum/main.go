@@ -26,6 +26,7 @@ type cli struct {
 	Servers     ServersCmd     `cmd:"" help:"Look after the PostgreSQL servers that hold tenants' databases."`
 	Log         LogCmd         `cmd:"" help:"Work on the logs themselves."`
 	Projections ProjectionsCmd `cmd:"" help:"See, rebuild and steer read models and sagas while the platform serves."`
+	Admins      AdminsCmd      `cmd:"" help:"Say who administers the platform: who may see and steer what concerns all tenants."`
 	Events      EventsCmd      `cmd:"" help:"Show the event types that logs hold."`
 	Demo        DemoCmd        `cmd:"" help:"Show the main job step by step against a running 'factum dev', which is started if there is none."`
 	OpenAPI     OpenAPICmd     `cmd:"" name:"openapi" help:"Write the OpenAPI documents that the API serves at /api/docs."`

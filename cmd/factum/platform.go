@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/factum-platform/factum/cmd/factum/steering"
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/domain"
@@ -73,6 +74,8 @@ type platform struct {
 	pool     *pgxpool.Pool
 	dbs      *tenants.Databases
 	store    eventstore.Store
+	raw      eventstore.Store // the engine itself, whose appends nobody checks, marks or counts
+	keys     *keyring.Keyring
 	codec    *seal.Codec
 	accounts *auth.Auth         // likewise
 	contents *objectstore.Store // with the role api
@@ -128,7 +131,9 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 			return nil, err
 		}
 	}
-	p.startServer(st, ln)
+	if err := p.startServer(st, ln); err != nil {
+		return nil, err
+	}
 	switch {
 	case s.roles.has(roleAPI) && s.roles.has(roleProjector):
 		return p, p.finishTenants(ctx)
@@ -163,6 +168,7 @@ func (p *platform) openLog(ctx context.Context, st *stack) error {
 	if err != nil {
 		return err
 	}
+	p.raw, p.keys = store, keys
 	st.started("log", func(context.Context) error { return store.Close() })
 	if err := sameLog(ctx, p.pool, store); err != nil {
 		return err
@@ -277,6 +283,7 @@ func (p *platform) startWorker(ctx context.Context, st *stack) error {
 		return err
 	}
 	st.started("jobs", worker.Stop)
+	st.background("databases out of service", func(ctx context.Context) error { return tidyDatabases(ctx, p.dbs, p.log) })
 	return nil
 }
 
@@ -314,9 +321,9 @@ func (p *platform) startProjector(ctx context.Context, st *stack) error {
 }
 
 // startServer serves the API, or only what shows how a process without that role does.
-func (p *platform) startServer(st *stack, ln net.Listener) {
+func (p *platform) startServer(st *stack, ln net.Listener) error {
 	c := httpapi.Config{
-		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Waiter: p.waiter, Unbuilt: p.look,
+		Logger: p.log, Platform: p.pool, TenantPool: p.dbs.Pool, Refresh: p.refresh, Waiter: p.waiter, Unbuilt: p.look,
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {
@@ -324,7 +331,15 @@ func (p *platform) startServer(st *stack, ln net.Listener) {
 	}
 	server := httpapi.New(c)
 	if p.roles.has(roleAPI) {
-		rest.Register(server.API(), rest.Deps{Commands: p.commands, Server: server})
+		queue, err := jobs.New(jobs.Config{Pool: p.pool, Logger: p.log})
+		if err != nil {
+			return err
+		}
+		operator, err := runner.NewOperator(p.consumers(append(readModels(), process.Sagas(queue)...)))
+		if err != nil {
+			return err
+		}
+		rest.Register(server.API(), rest.Deps{Commands: p.commands, Server: server, Operator: steering.Operator{Runner: operator, Commands: p.commands}})
 		readapi.Register(server.API(), readapi.Deps{Server: server, Accounts: p.accounts, Objects: p.contents, Roots: p.tsa.Roots})
 	}
 	go func() {
@@ -333,6 +348,7 @@ func (p *platform) startServer(st *stack, ln net.Listener) {
 		}
 	}()
 	st.started("API", server.Shutdown)
+	return nil
 }
 
 // finishTenantsWhenPossible tries until it has succeeded once; the process serves meanwhile.
@@ -386,16 +402,25 @@ func (p *platform) finishTenants(ctx context.Context) error {
 	return nil
 }
 
-// ensureAccount registers the generated administrator at the first start.
+// ensureAccount registers the generated administrator at the first start, and lets it administer the platform. What was taken away from it
+// later stays so: the same command is carried out once.
 func (p *platform) ensureAccount(ctx context.Context, email, password string) error {
-	_, _, err := p.commands.RegisterUser(ctx,
+	account, _, err := p.commands.RegisterUser(ctx,
 		commands.Caller{Command: "first-account", Correlation: "start", At: time.Now()},
 		commands.RegisterUser{FirstName: "Factum", LastName: "Administrator", Email: email, Password: password})
 	var refusal *es.Refusal
 	if errors.As(err, &refusal) && refusal.Code == "user.email_taken" {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	by := commands.Caller{UserID: commands.System, Command: es.Key("first-administrator", account.ID), Correlation: "start", At: time.Now()}
+	receipt, err := commands.NewExecutor(p.store, p.codec).GrantAdministrator(ctx, by, account.ID)
+	if err != nil || receipt.Position == 0 {
+		return err
+	}
+	return p.waiter.Wait(ctx, p.pool, "directory", string(eventstore.PlatformTenant), uint64(receipt.Position))
 }
 
 // sealKeys lets the keyring serve the sealing codec, which has an error of its own for an erased person.

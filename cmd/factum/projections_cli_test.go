@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/factum-platform/factum/commands/rest"
 )
 
 // projections runs factum projections beside the platform and returns what it says.
@@ -41,11 +43,11 @@ func (s *site) in(tenant, sql string) (out string) {
 }
 
 // listed is the live generation of a consumer, as list --json shows it, once it is as it should be.
-func (s *site) listed(t *testing.T, projection, tenant string, want func(consumerStatus) bool) consumerStatus {
+func (s *site) listed(t *testing.T, projection, tenant string, want func(rest.Consumer) bool) rest.Consumer {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		var list []consumerStatus
+		var list []rest.Consumer
 		must(t, json.Unmarshal([]byte(s.projections(t, 0, "list", projection, "--tenant="+tenant, "--json")), &list))
 		for _, c := range list {
 			if c.State != "retired" && c.State != "building" && want(c) {
@@ -113,7 +115,7 @@ func TestProjections(t *testing.T) {
 			t.Error(out)
 		}
 		awaitEverything(t, c, tenant, before)
-		s.listed(t, "documents", tenant, func(c consumerStatus) bool { return c.Generation == 1 && c.State == "running" })
+		s.listed(t, "documents", tenant, func(c rest.Consumer) bool { return c.Generation == 1 && c.State == "running" })
 	})
 	t.Run("rows that differ", func(t *testing.T) {
 		s.in(tenant, `update documents_g1.files set file_size = 77`)
@@ -131,7 +133,7 @@ func TestProjections(t *testing.T) {
 			t.Error(out)
 		}
 		up := upload(100)
-		c := s.listed(t, "documents", tenant, func(c consumerStatus) bool { return c.State == "paused" && c.LagEvents > 0 })
+		c := s.listed(t, "documents", tenant, func(c rest.Consumer) bool { return c.State == "paused" && c.LagEvents > 0 })
 		if c.PausedBy != operatorActor || c.PausedAt == nil {
 			t.Errorf("%+v", c)
 		}
@@ -139,7 +141,7 @@ func TestProjections(t *testing.T) {
 			t.Error(out)
 		}
 		s.projections(t, 0, "resume", "documents", "--tenant="+tenant)
-		s.listed(t, "documents", tenant, func(c consumerStatus) bool { return c.State == "running" && c.LagEvents == 0 })
+		s.listed(t, "documents", tenant, func(c rest.Consumer) bool { return c.State == "running" && c.LagEvents == 0 })
 		if got := s.in(tenant, `select count(*)::text from documents_g3.documents where id = '`+up.document+`'`); got != "1" {
 			t.Error(got)
 		}
@@ -149,7 +151,7 @@ func TestProjections(t *testing.T) {
 		s.in(tenant, `alter table `+generation+`.documents add constraint broken check (mime_type <> 'text/plain') not valid`)
 		upload(200)
 		upload(201)
-		parked := s.listed(t, "documents", tenant, func(c consumerStatus) bool { return len(c.Parked) == 2 }).Parked
+		parked := s.listed(t, "documents", tenant, func(c rest.Consumer) bool { return len(c.Parked) == 2 }).Parked
 		if parked[0].Error != "SQLSTATE 23514, table documents, constraint broken" || parked[0].Attempts != 1 {
 			t.Errorf("%+v", parked)
 		}
@@ -169,7 +171,7 @@ func TestProjections(t *testing.T) {
 		if out := s.projections(t, 0, "retry", "documents", "--tenant="+tenant, "--stream="+parked[1].Stream); !strings.Contains(out, "applied") {
 			t.Error(out)
 		}
-		s.listed(t, "documents", tenant, func(c consumerStatus) bool { return len(c.Parked) == 0 && c.LagEvents == 0 })
+		s.listed(t, "documents", tenant, func(c rest.Consumer) bool { return len(c.Parked) == 0 && c.LagEvents == 0 })
 		// A rebuild passes over the same event, and so comes to the same rows.
 		if out := s.projections(t, 0, "rebuild", "documents", "--all"); !strings.Contains(out, "rows, same") {
 			t.Error(out)

@@ -10,7 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/cmd/factum/steering"
+	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/projections/runner"
 )
 
@@ -56,10 +57,10 @@ func (c ProjectionsListCmd) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		shown := []consumerStatus{}
+		shown := []rest.Consumer{}
 		for _, s := range list {
 			if !c.Problems || problematic(s) {
-				shown = append(shown, newConsumerStatus(s))
+				shown = append(shown, steering.Consumer(s))
 			}
 		}
 		if c.JSON {
@@ -78,67 +79,13 @@ func problematic(s runner.Status) bool {
 	return len(s.Parked) > 0 || s.Lag >= lagProblem || (s.Activity != runner.ActivityRunning && s.Activity != runner.ActivityUnbuilt)
 }
 
-// consumerStatus is a line of the list.
-type consumerStatus struct {
-	Projection string              `json:"projection"`
-	Tenant     eventstore.TenantID `json:"tenant"`
-	Generation int                 `json:"generation"`
-	Version    int                 `json:"version"`
-	State      string              `json:"state"`
-	Position   eventstore.Position `json:"position"`
-	Head       eventstore.Position `json:"head"`
-	LagEvents  int64               `json:"lag_events"`
-	LagAtLeast bool                `json:"lag_at_least"` // there may be more events
-	LagSeconds float64             `json:"lag_seconds"`
-	Error      string              `json:"error,omitempty"`
-	PausedBy   string              `json:"paused_by,omitempty"`
-	PausedAt   *time.Time          `json:"paused_at,omitempty"`
-	MovedAt    *time.Time          `json:"moved_at,omitempty"`
-	RetiredAt  *time.Time          `json:"retired_at,omitempty"`
-	Parked     []parkedStream      `json:"parked"`
-}
-
-type parkedStream struct {
-	Stream      string             `json:"stream"`
-	FromVersion eventstore.Version `json:"from_version"`
-	Event       string             `json:"event"`
-	Error       string             `json:"error"`
-	At          time.Time          `json:"at"`
-	Attempts    int                `json:"attempts"`
-}
-
-func newConsumerStatus(s runner.Status) consumerStatus {
-	state := s.State
-	if s.State == "live" || s.State == "" {
-		state = string(s.Activity)
-	}
-	out := consumerStatus{
-		s.Projection, s.Tenant, s.Generation, s.Version, state, s.Position, s.Head, s.LagEvents, s.LagAtLeast, s.Lag.Seconds(), s.Error,
-		s.PausedBy, known(s.PausedAt), known(s.MovedAt), known(s.RetiredAt),
-		[]parkedStream{},
-	}
-	for _, p := range s.Parked {
-		out.Parked = append(out.Parked, parkedStream{p.Stream.String(), p.FromVersion, p.Event.String(), p.Error, p.At.UTC(), p.Attempts})
-	}
-	return out
-}
-
-// known is nil for a time that is none.
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
-}
-
 func printJSON(out io.Writer, v any) error {
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
 
-func printConsumers(out io.Writer, list []consumerStatus, problems bool) {
+func printConsumers(out io.Writer, list []rest.Consumer, problems bool) {
 	if len(list) == 0 {
 		if problems {
 			fmt.Fprintln(out, "No problems: every consumer runs, none is behind, nothing is parked.")

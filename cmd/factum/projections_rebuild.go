@@ -173,7 +173,7 @@ func (w *works) heads(ctx context.Context, o *operations, list []eventstore.Tena
 		group.Go(func() error {
 			head, err := o.store.Tenant(t).Head(gctx)
 			if err != nil {
-				return nil //nolint:nilerr // a tenant whose database is away fails on its own, later and with its reason
+				return nil // a tenant whose database is away fails on its own, later and with its reason
 			}
 			w.mu.Lock()
 			defer w.mu.Unlock()

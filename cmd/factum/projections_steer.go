@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/factum-platform/factum/cmd/factum/steering"
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/eventstore"
@@ -157,9 +157,8 @@ func (o *operations) parked(ctx context.Context, name string, t eventstore.Tenan
 
 // parseStream reads KIND-ID; the id may hold further dashes.
 func parseStream(text string) (eventstore.StreamID, error) {
-	kind, id, _ := strings.Cut(text, "-")
-	s := eventstore.StreamID{Kind: kind, ID: id}
-	if s.Validate() != nil {
+	s, err := steering.Stream(text)
+	if err != nil {
 		return s, fmt.Errorf("--stream %q is not a stream: give its kind, a dash and its id, as 'factum projections list' shows it", text)
 	}
 	return s, nil
@@ -208,32 +207,15 @@ func (c ProjectionsSkipCmd) Run(ctx context.Context) error {
 			return err
 		}
 		fmt.Printf("%s of %s passes over event %s of %s; the log keeps the reason\n", c.Name, t, event, stream)
-		return o.afterSkip(ctx, c.Name, t, stream)
-	})
-}
-
-// afterSkip lets a consumer that stood at the event go on.
-func (o *operations) afterSkip(ctx context.Context, name string, t eventstore.TenantID, stream eventstore.StreamID) error {
-	err := o.Retry(ctx, name, t, stream)
-	var not *runner.NotParkedError
-	if err == nil {
-		fmt.Printf("%s: applied from there on\n", stream)
-		return nil
-	}
-	if !errors.As(err, &not) {
-		return err
-	}
-	list, err := o.Status(ctx, runner.Filter{Projection: name, Tenant: t})
-	if err != nil {
-		return err
-	}
-	for _, s := range list {
-		if s.Activity == runner.ActivityHalted && s.State == "live" { // it was not parked: the whole consumer stands still
-			if err := o.Resume(ctx, name, t); err != nil {
-				return err
-			}
+		gone, err := steering.GoOn(ctx, o.Operator, c.Name, t, stream)
+		switch {
+		case err != nil:
+			return err
+		case gone == steering.Applied:
+			fmt.Printf("%s: applied from there on\n", stream)
+		case gone == steering.LookedAt:
 			fmt.Println("the consumer stood still and looks again")
 		}
-	}
-	return nil
+		return nil
+	})
 }

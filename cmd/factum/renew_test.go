@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/factum-platform/factum/commands/rest"
 )
 
 // TestDevRenewsReadModels: read models that an older binary wrote are built anew before factum dev says that it is ready.
@@ -32,7 +34,7 @@ func TestDevRenewsReadModels(t *testing.T) {
 	c.base = info.BaseURL
 	awaitAnswers(t, c, tenant, before)
 	out := launchFactum(t, "projections", "list", "--json", "--data="+data).ended(t, 0)
-	var list []consumerStatus
+	var list []rest.Consumer
 	must(t, json.Unmarshal([]byte(out), &list))
 	var got []string
 	for _, s := range list {
@@ -40,7 +42,7 @@ func TestDevRenewsReadModels(t *testing.T) {
 			got = append(got, s.Projection, string(rune('0'+s.Generation)), string(rune('0'+s.Version)))
 		}
 	}
-	if strings.Join(got, " ") != "audit 1 1 directory 2 1 documents 2 1" {
+	if strings.Join(got, " ") != "audit 1 1 directory 2 2 documents 2 1" {
 		t.Errorf("%s\n%s", got, out)
 	}
 	if out := launchFactum(t, "projections", "rebuild", "audit", "--all", "--data="+data).ended(t, 0); !strings.Contains(out, "rows, same") {

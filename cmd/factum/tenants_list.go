@@ -14,6 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/factum-platform/factum/cmd/factum/steering"
+	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/infra/tenants"
@@ -150,7 +152,7 @@ type tenantDetails struct {
 	Head        *eventstore.Position `json:"head"`
 	Claims      *int                 `json:"claims"`
 	Connections *int                 `json:"connections"` // of all processes
-	ReadModels  []consumerStatus     `json:"read_models"`
+	ReadModels  []rest.Consumer      `json:"read_models"`
 	Trouble     []string             `json:"trouble"` // what could not be found out
 }
 
@@ -181,7 +183,7 @@ func (o *operations) details(ctx context.Context, p tenants.Placement) (tenantDe
 	if err != nil {
 		return tenantDetails{}, err
 	}
-	d := tenantDetails{tenantStatus: list[0], Log: p.Tenant, ReadModels: []consumerStatus{}, Trouble: []string{}}
+	d := tenantDetails{tenantStatus: list[0], Log: p.Tenant, ReadModels: []rest.Consumer{}, Trouble: []string{}}
 	trouble := func(what string, err error) {
 		d.Trouble = append(d.Trouble, what+": "+oneLine(err))
 	}
@@ -216,7 +218,7 @@ func (o *operations) details(ctx context.Context, p tenants.Placement) (tenantDe
 		trouble("read models", err)
 	}
 	for _, s := range status {
-		d.ReadModels = append(d.ReadModels, newConsumerStatus(s))
+		d.ReadModels = append(d.ReadModels, steering.Consumer(s))
 	}
 	return d, nil
 }
@@ -230,9 +232,16 @@ func printDetails(out io.Writer, d tenantDetails) {
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
-		{"tenant", d.ID}, {"name", d.Name}, {"log", d.Log}, {"server", d.Server}, {"database", d.Database}, {"schema", d.Schema.String()},
-		{"size", size(d.Bytes)}, {"created", d.CreatedAt.Format(time.DateTime)},
-		{"log head", number(d.Head != nil, deref(d.Head))}, {"claims", number(d.Claims != nil, deref(d.Claims))},
+		{"tenant", d.ID},
+		{"name", d.Name},
+		{"log", d.Log},
+		{"server", d.Server},
+		{"database", d.Database},
+		{"schema", d.Schema.String()},
+		{"size", size(d.Bytes)},
+		{"created", d.CreatedAt.Format(time.DateTime)},
+		{"log head", number(d.Head != nil, deref(d.Head))},
+		{"claims", number(d.Claims != nil, deref(d.Claims))},
 		{"connections", number(d.Connections != nil, deref(d.Connections))},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])

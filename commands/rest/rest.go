@@ -22,6 +22,7 @@ import (
 type Deps struct {
 	Commands *commands.Commands
 	Server   *httpapi.Server
+	Operator Operator
 	Now      func() time.Time // nil means time.Now
 }
 
@@ -39,6 +40,7 @@ func Register(api huma.API, d Deps) {
 	r.apiKeys(api)
 	r.timestamping(api)
 	r.documents(api)
+	r.projections(api)
 }
 
 // route registers a handler whose errors are those of the commands.
@@ -74,6 +76,8 @@ var refusals = map[string]struct {
 	"apikey.unknown":   {http.StatusNotFound, ""},
 	"apikey.too_many":  {http.StatusConflict, ""},
 	"user.unverified":  {http.StatusForbidden, "email_unverified"},
+
+	"projection.event_unknown": {http.StatusNotFound, ""},
 }
 
 // answer is the one switch from errors of the commands to what clients see. Everything else is a 500 without text.

@@ -20,6 +20,12 @@ type Create struct {
 	At                               time.Time
 }
 
+// Adopt asks for a tenant whose database, with its log, is there already. By is who becomes its creator here.
+type Adopt struct {
+	TenantID, Name, DatabaseName, By string
+	At                               time.Time
+}
+
 // Provision says that the database is ready.
 type Provision struct{ At time.Time }
 
@@ -36,6 +42,7 @@ type Restore struct {
 }
 
 func (Create) isTenantCommand()    {}
+func (Adopt) isTenantCommand()     {}
 func (Provision) isTenantCommand() {}
 func (Delete) isTenantCommand()    {}
 func (Restore) isTenantCommand()   {}
@@ -58,14 +65,13 @@ var Decider = es.Decider[State, Command, Event]{
 	Decide: func(s State, c Command) ([]Event, error) {
 		switch c := c.(type) {
 		case Create:
-			name := strings.TrimSpace(c.Name)
-			if name == "" || utf8.RuneCountInString(name) > MaxNameChars {
-				return nil, es.Refuse("tenant.name", "A tenant's name has 1 to %d characters and is not blank.", MaxNameChars)
+			return create(s, c)
+		case Adopt:
+			events, err := create(s, Create{TenantID: c.TenantID, Name: c.Name, DatabaseName: c.DatabaseName, By: c.By, At: c.At})
+			if err != nil {
+				return nil, err
 			}
-			if s.Exists {
-				return nil, es.Refuse("tenant.exists", "This tenant exists already.")
-			}
-			return []Event{Created{TenantID: c.TenantID, Name: name, DatabaseName: c.DatabaseName, CreatedBy: c.By, At: c.At}}, nil
+			return append(events, Provisioned{TenantID: c.TenantID, At: c.At}), nil
 		case Provision:
 			if !s.Exists {
 				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
@@ -110,4 +116,15 @@ var Decider = es.Decider[State, Command, Event]{
 		}
 		return s
 	},
+}
+
+func create(s State, c Create) ([]Event, error) {
+	name := strings.TrimSpace(c.Name)
+	if name == "" || utf8.RuneCountInString(name) > MaxNameChars {
+		return nil, es.Refuse("tenant.name", "A tenant's name has 1 to %d characters and is not blank.", MaxNameChars)
+	}
+	if s.Exists {
+		return nil, es.Refuse("tenant.exists", "This tenant exists already.")
+	}
+	return []Event{Created{TenantID: c.TenantID, Name: name, DatabaseName: c.DatabaseName, CreatedBy: c.By, At: c.At}}, nil
 }

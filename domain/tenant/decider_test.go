@@ -26,6 +26,15 @@ func TestTenant(t *testing.T) {
 	given(t, created, ready).When(Provision{At: at}).Then()
 }
 
+func TestATenantIsAdopted(t *testing.T) {
+	at := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
+	adopt := Adopt{TenantID: "t", Name: "North Mill", DatabaseName: "db", By: "u", At: at}
+	created, ready := Created{TenantID: "t", Name: "North Mill", DatabaseName: "db", CreatedBy: "u", At: at}, Provisioned{TenantID: "t", At: at}
+	given(t).When(adopt).Then(created, ready)
+	given(t, created, ready).When(adopt).Refused("tenant.exists")
+	given(t).When(Adopt{TenantID: "t", Name: " ", By: "u", At: at}).Refused("tenant.name")
+}
+
 func TestATenantLeavesAndReturns(t *testing.T) {
 	at := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
 	created := Created{TenantID: "t", Name: "North Mill", DatabaseName: "db", CreatedBy: "u", At: at}

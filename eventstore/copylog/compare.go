@@ -122,6 +122,30 @@ func CompareEvents(ctx context.Context, tenant eventstore.TenantID, from, to eve
 	}
 }
 
+// CommonBeginning counts the events of two logs of which one must be a beginning of the other: as many as the shorter one has. The error is a
+// *[DifferenceError] if it is not, or what an engine answered. Claims and positions are not compared.
+func CommonBeginning(ctx context.Context, tenant eventstore.TenantID, from, to eventstore.Log) (uint64, error) {
+	readers := [2]*reader{newReader(from, 0), newReader(to, 0)}
+	for n := uint64(0); ; n++ {
+		var recs [2]eventstore.Recorded
+		for i, r := range readers {
+			rec, ok, err := r.peek(ctx)
+			if err != nil {
+				return n, fmt.Errorf("copylog: the %s of %s: %w", side(i), tenant, err)
+			}
+			if !ok {
+				return n, nil
+			}
+			recs[i] = rec
+		}
+		if d := differ(recs[0], recs[1]); d != "" {
+			return n, &DifferenceError{tenant, n + 1, fmt.Sprintf("event %d %s", n+1, d)}
+		}
+		readers[0].advance()
+		readers[1].advance()
+	}
+}
+
 func difference(index uint64, recs [2]eventstore.Recorded, there [2]bool) string {
 	switch {
 	case !there[1]:

@@ -116,6 +116,20 @@ func TestACopierNamesWhatDiffers(t *testing.T) {
 	if err := copylog.CompareEvents(t.Context(), tenant, here.log, there.log, 0, 2, nil); err != nil {
 		t.Error("the beginning is the same:", err)
 	}
+	if n, err := copylog.CommonBeginning(t.Context(), tenant, here.log, there.log); !errors.As(err, &different) || n != 2 {
+		t.Error(n, err)
+	}
+	longer := memstore.New()
+	defer longer.Close()
+	w := newWriter(longer.Tenant(tenant))
+	must(t, w.append(t.Context(), w.write("a", 2)))
+	must(t, w.append(t.Context(), w.write("b", 1)))
+	must(t, w.append(t.Context(), w.write("b", 1)))
+	for _, pair := range [][2]eventstore.Log{{here.log, w.log}, {w.log, here.log}, {here.log, here.log}} {
+		if n, err := copylog.CommonBeginning(t.Context(), tenant, pair[0], pair[1]); err != nil || n != 3 {
+			t.Error(n, err)
+		}
+	}
 	must(t, there.append(t.Context(), there.write("a", 1, give("n"))))
 	if err := copylog.CompareClaims(t.Context(), tenant, here.log, there.log); !errors.As(err, &different) || strings.Contains(err.Error(), `"n"`) {
 		t.Error(err)

@@ -302,18 +302,51 @@ func (l *log) Claims(ctx context.Context) iter.Seq2[eventstore.Held, error] {
 	}
 }
 
+// Snapshot calls fn with a head of the tenant's log and the claims that hold at it, also while others write. fn reads the claims at most once,
+// within its call.
+func (s *Store) Snapshot(ctx context.Context, t eventstore.TenantID, fn func(head eventstore.Position, claims iter.Seq2[eventstore.Held, error]) error) error {
+	l := &log{s, t}
+	pool, err := l.pool(ctx)
+	if err != nil {
+		return err
+	}
+	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var pos int64
+		if err := tx.QueryRow(ctx, `select h.pos from es.head h`).Scan(&pos); err != nil {
+			return fmt.Errorf("pgstore: read the head of tenant %s: %w", t, err)
+		}
+		rows, err := tx.Query(ctx, `select c.scope, c.key, c.kind, c.id from es.claims c order by c.scope, c.key`)
+		if err != nil {
+			return fmt.Errorf("pgstore: read the claims of tenant %s: %w", t, err)
+		}
+		defer rows.Close()
+		return fn(eventstore.Position(pos), func(yield func(eventstore.Held, error) bool) {
+			for rows.Next() {
+				if h, err := scanClaim(rows); !yield(h, err) || err != nil {
+					return
+				}
+			}
+			if err := rows.Err(); err != nil {
+				yield(eventstore.Held{}, fmt.Errorf("pgstore: read the claims of tenant %s: %w", t, err))
+			}
+		})
+	})
+}
+
+func scanClaim(row pgx.CollectableRow) (eventstore.Held, error) {
+	var h eventstore.Held
+	var key []byte
+	err := row.Scan(&h.Scope, &key, &h.Stream.Kind, &h.Stream.ID)
+	h.Key = string(key)
+	return h, err
+}
+
 func (l *log) claims(ctx context.Context, pool *pgxpool.Pool, after eventstore.Held) ([]eventstore.Held, error) {
 	rows, err := pool.Query(ctx, claimsSQL, after.Scope, []byte(after.Key), streamPage)
 	if err != nil {
 		return nil, fmt.Errorf("pgstore: read the claims of tenant %s: %w", l.tenant, err)
 	}
-	held, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (eventstore.Held, error) {
-		var h eventstore.Held
-		var key []byte
-		err := row.Scan(&h.Scope, &key, &h.Stream.Kind, &h.Stream.ID)
-		h.Key = string(key)
-		return h, err
-	})
+	held, err := pgx.CollectRows(rows, scanClaim)
 	if err != nil {
 		return nil, fmt.Errorf("pgstore: read the claims of tenant %s: %w", l.tenant, err)
 	}

@@ -45,8 +45,8 @@ var (
 	idText        = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 )
 
-// guard is the one place that decides who may call a route. The order is the contract's: token, form of the ids, membership, role,
-// and only then the body.
+// guard is the one place that decides who may call a route. The order is the contract's: token, form of the ids, administrator of the
+// platform or membership and role, and only then the body.
 func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	op := hc.Operation()
 	rule, ok := rules[op.Method+" "+op.Path]
@@ -84,6 +84,9 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 				r.user = principal.UserID
 			}
 			ctx = context.WithValue(ctx, principalKey{}, principal)
+			if principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson) {
+				return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
+			}
 		}
 	}
 	malformed := map[string][]string{}
@@ -95,8 +98,13 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 	if len(malformed) > 0 {
 		return ctx, Invalid(malformed)
 	}
+	if rule.Access == PlatformAdmin {
+		if err := s.administers(ctx, PrincipalOf(ctx).UserID); err != nil {
+			return ctx, err
+		}
+	}
 	if rule.tenant() {
-		m, err := s.membership(ctx, PrincipalOf(ctx).UserID, strings.ToLower(hc.Param("tenant_id")))
+		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")))
 		if err != nil {
 			return ctx, err
 		}
@@ -143,7 +151,7 @@ func tokenProblem(rule Rule, err error) error {
 	case errors.Is(err, auth.ErrTokenExpired):
 		code, detail = "token_expired", "The token has expired."
 	case errors.Is(err, auth.ErrTokenRevoked):
-		code, detail = "token_revoked", "The session of this token has ended."
+		code, detail = "token_revoked", "The session of this token has ended, or the API key was revoked."
 	default:
 		return nil
 	}
@@ -181,16 +189,44 @@ func (s *Server) refuse(hc huma.Context, rule Rule, p *Problem) {
 	c.Response().SetBody(p.completed(c.Path(), rule).encode())
 }
 
-const membershipColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
-	t.created_at, t.updated_at, m.role, m.joined_at
+// administers refuses a user who does not administer the platform.
+func (s *Server) administers(ctx context.Context, user string) error {
+	var found bool
+	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
+		return tx.QueryRow(ctx, fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
+			where a.user_id = $1 and u.is_active)`, schema), user).Scan(&found)
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("httpapi: look up an administrator: %w", err)
+	case !found:
+		return NewProblem(http.StatusForbidden, "", "Only administrators of the platform may do this.")
+	}
+	return nil
+}
+
+const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
+	t.created_at, t.updated_at, `
+
+const membershipColumns = tenantColumns + `m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
 	where m.user_id = $1 and u.is_active and t.is_active and t.provisioned`
 
-// membership answers [NotFound] alike for a tenant that does not exist, is not ready, or is not the user's.
-func (s *Server) membership(ctx context.Context, user, tenant string) (Membership, error) {
+// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant.
+const machineColumns = tenantColumns + `$1::text, t.created_at from %[1]s.tenants t where t.is_active and t.provisioned and t.id = $2`
+
+// membership answers [NotFound] alike for a tenant that does not exist, is not ready, or is not the caller's.
+func (s *Server) membership(ctx context.Context, by auth.Principal, tenant string) (Membership, error) {
+	query, who := membershipColumns+` and m.tenant_id = $2`, by.UserID
+	if by.Machine() {
+		if by.TenantID != tenant {
+			return Membership{}, NotFound()
+		}
+		query, who = machineColumns, by.Role
+	}
 	var found []Membership
 	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and m.tenant_id = $2`, schema), user, tenant)
+		rows, err := tx.Query(ctx, fmt.Sprintf(query, schema), who, tenant)
 		if err != nil {
 			return err
 		}

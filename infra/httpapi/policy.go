@@ -6,21 +6,23 @@ import (
 	"time"
 )
 
-// Access is who may call a route. The order counts: each of the roles may do what the one before it may.
+// Access is who may call a route. The order of a tenant's roles counts: each may do what the one before it may.
 type Access uint8
 
 // The kinds of access. Refresh demands the refresh token, the others that follow it an access token.
 const (
-	Anyone    Access = iota + 1 // no token
-	Refresh                     // the refresh token; the handler verifies it
-	SignedIn                    // any user
-	ViewerUp                    // a member of the path's tenant, in any role
-	UserUp                      // a member who may write
-	AdminOnly                   // a member who administers the tenant
+	Anyone        Access = iota + 1 // no token
+	Refresh                         // the refresh token; the handler verifies it
+	SignedIn                        // any user
+	PlatformAdmin                   // an administrator of the platform; roles in tenants do not count
+	ViewerUp                        // a member of the path's tenant, in any role
+	UserUp                          // a member who may write
+	AdminOnly                       // a member who administers the tenant
+	AdminPerson                     // the same, and no API key: a key makes no keys
 )
 
 // roles are the roles of memberships by name; a role that is not here may do nothing.
-var roles = map[string]Access{"viewer": ViewerUp, "user": UserUp, "admin": AdminOnly}
+var roles = map[string]Access{"viewer": ViewerUp, "user": UserUp, "admin": AdminPerson}
 
 // Rule is one row of the policy: who may call a route, and how long it may take.
 type Rule struct {
@@ -68,10 +70,19 @@ var Policy = []Rule{
 	{"GET", "/api/users/me/tenants", SignedIn, "", 0},
 	{"GET", "/api/users/health", Anyone, "", 0},
 
+	{"GET", "/api/platform/projections", PlatformAdmin, "", 2 * time.Minute}, // asks the databases of all tenants
+	{"POST", "/api/platform/projections/{projection}/pause", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/projections/{projection}/resume", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/projections/{projection}/retry", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/projections/{projection}/skip", PlatformAdmin, "", 0},
+
 	{"GET", "/api/tenants", SignedIn, "", 0},
 	{"POST", "/api/tenants", SignedIn, "", time.Minute}, // makes a database
 	{"GET", "/api/tenants/health", Anyone, "", 0},
 	{"GET", "/api/tenants/{tenant_id}", ViewerUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/api-keys", AdminOnly, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/api-keys", AdminPerson, "", 0},
+	{"DELETE", "/api/tenants/{tenant_id}/api-keys/{api_key_id}", AdminPerson, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/audit", ViewerUp, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}/tsa/enable", AdminOnly, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}/tsa/disable", AdminOnly, "", 0},

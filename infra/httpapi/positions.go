@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -63,30 +64,25 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 	}
 	patience, cancel := context.WithTimeout(ctx, settleFor)
 	defer cancel()
-	if minPosition > 0 {
-		if err := s.c.Waiter.Wait(patience, pool, m.projection, m.log, minPosition); err != nil {
-			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-				return Settled{}, Unavailable("The read model has not reached Factum-Min-Position yet.", err)
-			}
-			return Settled{}, err
-		}
-	}
 	for failed := 0; ; {
-		at, err := readmodel.Position(ctx, pool, m.projection, m.log)
+		at, err := s.reached(ctx, patience, pool, m, minPosition)
+		if patience.Err() != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || failed == readAgain && errors.Is(err, errBehind) {
+			return Settled{}, Unavailable("The read model has not reached Factum-Min-Position yet.", err)
+		}
 		if err == nil {
 			err = readmodel.Read(ctx, pool, m.projection, fn)
 		}
 		switch {
 		case err == nil:
 			return Settled{Position: strconv.FormatUint(at, 10)}, nil
-		case readmodel.Passing(err) && failed < readAgain && ctx.Err() == nil:
-			failed++ // at once: the pool opens another connection, or the pointer shows another generation
-			if pool, err = s.pool(ctx, m); err != nil {
+		case (readmodel.Passing(err) || errors.Is(err, errBehind)) && failed < readAgain && ctx.Err() == nil:
+			failed++ // at once: the pool opens another connection, the pointer shows another generation, or the tenant lives elsewhere now
+			if pool, err = s.renewed(ctx, m); err != nil {
 				return Settled{}, err
 			}
 			continue
 		case !errors.Is(err, readmodel.ErrNotBuilt):
-			return Settled{}, err
+			return Settled{}, older(m, err)
 		}
 		if s.c.Unbuilt != nil {
 			s.c.Unbuilt(m.log)
@@ -99,6 +95,42 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 			return Settled{}, err
 		}
 	}
+}
+
+// errBehind says that a model was announced to be at a position and is not there in the database that we asked: the tenant has left it.
+var errBehind = errors.New("httpapi: the read model is behind what was announced")
+
+// reached waits for the model to be at the position, if any, and says how far it is.
+func (s *Server) reached(ctx, patience context.Context, pool *pgxpool.Pool, m Model, minPosition uint64) (uint64, error) {
+	if minPosition > 0 {
+		if err := s.c.Waiter.Wait(patience, pool, m.projection, m.log, minPosition); err != nil {
+			return 0, err
+		}
+	}
+	at, err := readmodel.Position(ctx, pool, m.projection, m.log)
+	if err == nil && at < minPosition {
+		err = errBehind
+	}
+	return at, err
+}
+
+// renewed is the model's pool, looked up anew: its tenant may live in another database than we believe.
+func (s *Server) renewed(ctx context.Context, m Model) (*pgxpool.Pool, error) {
+	if !m.platform && s.c.Refresh != nil {
+		if err := s.c.Refresh(ctx, m.log); err != nil {
+			return nil, err
+		}
+	}
+	return s.pool(ctx, m)
+}
+
+// older tells a query of this version on the tables of the version before, which are live until the read model was built anew.
+func older(m Model, err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "42703") { // no such table, no such column
+		return Unavailable(fmt.Sprintf("The read model %s is of an older version still and is built anew. Try again in a moment.", m.projection), err)
+	}
+	return err
 }
 
 // Settle waits at most 2 s in all until every model has applied the log up to position, and says which have not. A command that

@@ -47,9 +47,11 @@ type Config struct {
 	Auth       Authenticator
 	Platform   *pgxpool.Pool // holds the read model "directory"
 	TenantPool func(ctx context.Context, tenant string) (*pgxpool.Pool, error)
-	Waiter     *readmodel.Waiter     // nil waits by polling
-	Unbuilt    func(tenant string)   // told that a read model of the tenant's log is not there; it must not wait. Optional.
-	Metrics    prometheus.Registerer // nil counts nothing
+	// Refresh makes TenantPool look anew where the tenant lives, after a read that its database refused. Optional.
+	Refresh func(ctx context.Context, tenant string) error
+	Waiter  *readmodel.Waiter     // nil waits by polling
+	Unbuilt func(tenant string)   // told that a read model of the tenant's log is not there; it must not wait. Optional.
+	Metrics prometheus.Registerer // nil counts nothing
 	// MetricsHandler is served at /metrics, to everybody who reaches the listener; nil serves nothing there.
 	MetricsHandler http.Handler
 	Version        string

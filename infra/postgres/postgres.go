@@ -10,8 +10,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// connectTimeout bounds one connection attempt.
-const connectTimeout = 5 * time.Second
+const (
+	// connectTimeout bounds one connection attempt.
+	connectTimeout = 5 * time.Second
+	// idleFor is how long an unused connection is kept, and idleCheck how often that is looked at.
+	idleFor   = time.Minute
+	idleCheck = 15 * time.Second
+)
 
 // Open returns a pool of at most maxConns connections, as [Configure] describes it, and checks that the server answers. The DSN's
 // password does not occur in errors.
@@ -31,7 +36,7 @@ func Open(ctx context.Context, dsn string, maxConns int32) (*pgxpool.Pool, error
 	return pool, nil
 }
 
-// Configure describes a pool of at most maxConns connections; none is kept when idle for a minute. Each connection has the guards of
+// Configure describes a pool of at most maxConns connections; none is kept that was idle for a minute. Each connection has the guards of
 // a server application: statements end after 30 s, waits for a lock after 2 s, idle transactions after 10 s.
 func Configure(dsn string, maxConns int32) (*pgxpool.Config, error) {
 	c, err := pgxpool.ParseConfig(dsn)
@@ -40,7 +45,7 @@ func Configure(dsn string, maxConns int32) (*pgxpool.Config, error) {
 	}
 	c.MaxConns = maxConns
 	c.MinConns = 0
-	c.MaxConnIdleTime = time.Minute
+	c.MaxConnIdleTime, c.HealthCheckPeriod = idleFor, idleCheck
 	c.ConnConfig.ConnectTimeout = connectTimeout
 	c.ConnConfig.Tracer = otelpgx.NewTracer()
 	for setting, value := range map[string]string{

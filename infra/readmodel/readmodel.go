@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,12 +50,19 @@ func Read(ctx context.Context, pool *pgxpool.Pool, projection string, fn func(tx
 	})
 }
 
+// left are the codes with which a database refuses a tenant that lives elsewhere now: nobody may connect, it was dropped, or the role has another
+// password.
+var left = []string{"42501", "3D000", "28P01"}
+
 // Passing tells whether a read that failed with err may succeed when it is begun anew: its generation was dropped after the pointer was read,
-// or the connection was lost.
+// the connection was lost, or the tenant has left the database.
 func Passing(err error) bool {
+	var connect *pgconn.ConnectError
 	var pg *pgconn.PgError
 	var network net.Error
 	switch {
+	case errors.As(err, &connect) && errors.As(err, &pg):
+		return slices.Contains(left, pg.Code)
 	case errors.As(err, &pg):
 		return pg.Code == "42P01" || pg.Code == "3F000" || pg.Code == "57P01" || pg.Code == "57P02" || strings.HasPrefix(pg.Code, "08")
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):

@@ -132,10 +132,10 @@ func TestTwoHundredTenantsShareTenConnections(t *testing.T) {
 
 // TestWhoWaitsIsBoundByItsContextOnly lets one tenant hold the whole budget.
 func TestWhoWaitsIsBoundByItsContextOnly(t *testing.T) {
-	cleanUp(t, []string{"tenant_a", "tenant_b"}, []string{tenantA, tenantB})
+	cleanUp(t, []string{name("tenant_a"), name("tenant_b")}, []string{tenantA, tenantB})
 	d, _ := open(t, func(c *tenants.Config) { c.Connections = 1 })
-	provision(t, d, tenantA, "tenant_a")
-	provision(t, d, tenantB, "tenant_b")
+	provision(t, d, tenantA, name("tenant_a"))
+	provision(t, d, tenantB, name("tenant_b"))
 	a, err := d.Pool(t.Context(), tenantA)
 	if err != nil {
 		t.Fatal(err)

@@ -72,13 +72,13 @@ func TestAServerThatIsGone(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	cleanUp(t, []string{"tenant_a", "tenant_b"}, []string{tenantA, tenantB})
+	cleanUp(t, []string{name("tenant_a"), name("tenant_b")}, []string{tenantA, tenantB})
 	d, _ := open(t, func(c *tenants.Config) { c.Connections = 20 })
 	if err := d.AddServer(t.Context(), "east", east.DSN()); err != nil {
 		t.Fatal(err)
 	}
-	provision(t, d, tenantA, "tenant_a") // on main
-	provision(t, d, tenantB, "tenant_b") // on east
+	provision(t, d, tenantA, name("tenant_a")) // on main
+	provision(t, d, tenantB, name("tenant_b")) // on east
 	request := func(tenant string, within time.Duration) (time.Duration, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()

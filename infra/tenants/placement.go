@@ -68,31 +68,6 @@ func (d *Databases) Placements(ctx context.Context) ([]Placement, error) {
 	return list, nil
 }
 
-// ErrMoved says that a tenant is not where the caller believed; nothing was changed.
-var ErrMoved = errors.New("tenants: the tenant's database was moved by another process")
-
-// Switch makes to the tenant's placement if it is still from, in one statement, and tells all processes to forget their pools. Both are of
-// the same tenant. Error: [ErrMoved].
-func (d *Databases) Switch(ctx context.Context, from, to Placement) error {
-	if from.Tenant != to.Tenant || to.password == nil {
-		return fmt.Errorf("tenants: %s cannot be switched to a placement that was not made for it", from.Tenant)
-	}
-	pool, err := d.mainAdmin(ctx)
-	if err != nil {
-		return err
-	}
-	tag, err := pool.Exec(ctx, `update placement.databases set server = $4, database = $5, role = $6, password = $7, schema = $8
-		where tenant = $1 and server = $2 and database = $3`, from.Tenant, from.Server, from.Database, to.Server, to.Database, to.Role, to.password, to.Schema)
-	if err != nil {
-		return fmt.Errorf("tenants: move %s from server %s to %s: %w", from.Tenant, from.Server, to.Server, err)
-	}
-	if tag.RowsAffected() != 1 {
-		return fmt.Errorf("%w: %s is not on server %s", ErrMoved, from.Tenant, from.Server)
-	}
-	d.Forget(from.Tenant)
-	return nil
-}
-
 // listen forgets what other processes changed, until ctx ends. While the connection is lost changes are missed, so that all is
 // forgotten when there is one again.
 func (d *Databases) listen(ctx context.Context, conn *pgx.Conn) {

@@ -52,8 +52,8 @@ func as(t *testing.T, dsn, user, password, database string) string {
 
 func TestNewTenantsGoToTheServerWithTheFewest(t *testing.T) {
 	other := second(t)
-	list := []string{tenantA, tenantB, "c3", "d4"}
-	cleanUp(t, []string{"tenant_a", "tenant_b", "tenant_c", "tenant_d"}, list)
+	list := []string{tenantA, tenantB, tenantC, tenantD}
+	cleanUp(t, []string{name("tenant_a"), name("tenant_b"), name("tenant_c"), name("tenant_d")}, list)
 	d, _ := open(t, nil)
 	if err := d.AddServer(t.Context(), "east", other.DSN()); err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestNewTenantsGoToTheServerWithTheFewest(t *testing.T) {
 	}
 	on := map[string]string{}
 	for i, tenant := range list {
-		provision(t, d, tenant, "tenant_"+string(rune('a'+i)))
+		provision(t, d, tenant, name("tenant_"+string(rune('a'+i))))
 		p, err := d.Placement(t.Context(), tenant)
 		if err != nil {
 			t.Fatal(err)
@@ -82,7 +82,7 @@ func TestNewTenantsGoToTheServerWithTheFewest(t *testing.T) {
 			}
 		}
 	}
-	if on[tenantA] != "main" || on[tenantB] != "east" || on["c3"] != "main" || on["d4"] != "main" {
+	if on[tenantA] != "main" || on[tenantB] != "east" || on[tenantC] != "main" || on[tenantD] != "main" {
 		t.Fatal(on)
 	}
 	found, err := d.Servers(t.Context())
@@ -99,7 +99,7 @@ func TestNewTenantsGoToTheServerWithTheFewest(t *testing.T) {
 	if err := d.Accept(t.Context(), "main", false); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Provision(t.Context(), "e5", "tenant_e"); !errors.Is(err, tenants.ErrNoServer) {
+	if err := d.Provision(t.Context(), tenantE, name("tenant_e")); !errors.Is(err, tenants.ErrNoServer) {
 		t.Fatal(err)
 	}
 	if err := d.Accept(t.Context(), "west", true); !errors.Is(err, tenants.ErrUnknownServer) {
@@ -140,15 +140,15 @@ func TestServersThatCannotBeUsed(t *testing.T) {
 // TestNoRoleReadsAnothersDatabase tries every role on every database of both servers.
 func TestNoRoleReadsAnothersDatabase(t *testing.T) {
 	other := second(t)
-	cleanUp(t, []string{"tenant_a", "tenant_b", "tenant_c", "tenant_d"}, []string{tenantA, tenantB, "c3", "d4"})
+	cleanUp(t, []string{name("tenant_a"), name("tenant_b"), name("tenant_c"), name("tenant_d")}, []string{tenantA, tenantB, tenantC, tenantD})
 	d, pool := open(t, nil)
 	platform := pool.Config().ConnConfig.Database
 	exec(t, pool.Config().ConnString(), `revoke connect on database `+platform+` from public`) // as the platform's start does
 	if err := d.AddServer(t.Context(), "east", other.DSN()); err != nil {
 		t.Fatal(err)
 	}
-	databases := []string{"tenant_a", "tenant_b", "tenant_c", "tenant_d", "factum_tenant_template", platform}
-	list := []string{tenantA, tenantB, "c3", "d4"}
+	databases := []string{name("tenant_a"), name("tenant_b"), name("tenant_c"), name("tenant_d"), "factum_tenant_template", platform}
+	list := []string{tenantA, tenantB, tenantC, tenantD}
 	for i, tenant := range list {
 		provision(t, d, tenant, databases[i])
 	}
@@ -206,7 +206,7 @@ func TestNoRoleReadsAnothersDatabase(t *testing.T) {
 
 func TestSwitch(t *testing.T) {
 	other := second(t)
-	cleanUp(t, []string{"tenant_a"}, []string{tenantA})
+	cleanUp(t, []string{name("tenant_a")}, []string{tenantA})
 	dsn := pgtest.Database(t, postgres.Migrations{Name: "placement", FS: tenants.Migrations()})
 	key := t.TempDir() + "/kek.json"
 	d, _ := openOn(t, dsn, key, nil)
@@ -214,7 +214,7 @@ func TestSwitch(t *testing.T) {
 		t.Fatal(err)
 	}
 	elsewhere, _ := openOn(t, dsn, key, nil)
-	provision(t, d, tenantA, "tenant_a")
+	provision(t, d, tenantA, name("tenant_a"))
 	from, err := d.Placement(t.Context(), tenantA)
 	if err != nil || from.Server != "main" {
 		t.Fatal(from, err)
@@ -228,22 +228,22 @@ func TestSwitch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := d.ProvisionOn(t.Context(), tenantA, "tenant_a", "main"); err == nil || !strings.Contains(err.Error(), "lives on server main already") {
+	if _, err := d.ProvisionOn(t.Context(), tenantA, name("tenant_a"), "main"); err == nil || !strings.Contains(err.Error(), "lives on server main already") {
 		t.Fatal(err)
 	}
-	if _, err := d.ProvisionOn(t.Context(), tenantA, "tenant_a", "west"); !errors.Is(err, tenants.ErrUnknownServer) {
+	if _, err := d.ProvisionOn(t.Context(), tenantA, name("tenant_a"), "west"); !errors.Is(err, tenants.ErrUnknownServer) {
 		t.Fatal(err)
 	}
 	var to tenants.Placement
 	for range 2 { // may be repeated
-		if to, err = d.ProvisionOn(t.Context(), tenantA, "tenant_a", "east"); err != nil {
+		if to, err = d.ProvisionOn(t.Context(), tenantA, name("tenant_a"), "east"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if now, err := d.Placement(t.Context(), tenantA); err != nil || now.Server != "main" {
 		t.Fatal("it moved before the switch:", now, err)
 	}
-	admin, err := d.Admin(t.Context(), "east", "tenant_a")
+	admin, err := d.Admin(t.Context(), "east", name("tenant_a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,11 +253,22 @@ func TestSwitch(t *testing.T) {
 	if err := admin.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Switch(t.Context(), from, to); err != nil {
+	turn, err := d.Turn(t.Context(), tenantA)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Switch(t.Context(), from, to); !errors.Is(err, tenants.ErrMoved) {
+	fence, err := turn.Fence(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := turn.Switch(t.Context(), fence, from, to); err != nil {
+		t.Fatal(err)
+	}
+	if err := turn.Switch(t.Context(), fence, from, to); !errors.Is(err, tenants.ErrFence) {
 		t.Fatal("a second switch:", err)
+	}
+	if err := turn.End(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	for _, dbs := range []*tenants.Databases{d, elsewhere} { // the other one is told
 		eventually(t, func() bool {

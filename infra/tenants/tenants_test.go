@@ -2,10 +2,12 @@ package tenants_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -21,10 +23,18 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-const (
-	tenantA = "000000000000000000000000000000a1"
-	tenantB = "000000000000000000000000000000b2"
+// Databases and roles are the cluster's, which another run of these tests may use at the same time.
+var (
+	thisRun = strings.ToLower(rand.Text()[:12])
+	tenantA = thisRun + "a1"
+	tenantB = thisRun + "b2"
+	tenantC = thisRun + "c3"
+	tenantD = thisRun + "d4"
+	tenantE = thisRun + "e5"
 )
+
+// name makes a database's name this run's own.
+func name(database string) string { return database + "_" + thisRun }
 
 // schema is the least that shows whether a tenant's role may use what the template holds.
 func schema() fs.FS {
@@ -97,12 +107,12 @@ func cleanUp(t *testing.T, databases, owners []string) {
 }
 
 func TestEachTenantHasItsOwnDatabase(t *testing.T) {
-	cleanUp(t, []string{"tenant_a", "tenant_b"}, []string{tenantA, tenantB})
+	cleanUp(t, []string{name("tenant_a"), name("tenant_b")}, []string{tenantA, tenantB})
 	d, _ := open(t, nil)
-	provision(t, d, tenantA, "tenant_a")
-	provision(t, d, tenantB, "tenant_b")
-	provision(t, d, tenantA, "tenant_a") // again: nothing to do
-	if err := d.Provision(t.Context(), tenantA, "tenant_c"); err == nil {
+	provision(t, d, tenantA, name("tenant_a"))
+	provision(t, d, tenantB, name("tenant_b"))
+	provision(t, d, tenantA, name("tenant_a")) // again: nothing to do
+	if err := d.Provision(t.Context(), tenantA, name("tenant_c")); err == nil {
 		t.Fatal("a second database for one tenant")
 	}
 	ctx := t.Context()
@@ -124,7 +134,7 @@ func TestEachTenantHasItsOwnDatabase(t *testing.T) {
 	if err := b.QueryRow(ctx, "select count(*) from notes").Scan(&notes); err != nil || notes != 0 {
 		t.Fatal("b sees", notes, err)
 	}
-	for _, database := range []string{"tenant_b", "factum_tenant_template"} {
+	for _, database := range []string{name("tenant_b"), "factum_tenant_template"} {
 		c := a.Config().ConnConfig.Copy()
 		c.Database = database
 		conn, err := pgx.ConnectConfig(ctx, c)
@@ -148,10 +158,10 @@ func TestEachTenantHasItsOwnDatabase(t *testing.T) {
 }
 
 // failing lets the n-th statement of provisioning fail, which leaves what a crash before it would leave.
-type failing struct{ left *int }
+type failing struct{ left *atomic.Int64 }
 
 func (f failing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	if *f.left--; *f.left < 0 {
+	if f.left.Add(-1) < 0 {
 		dead, cancel := context.WithCancel(ctx)
 		cancel()
 		return dead
@@ -161,39 +171,64 @@ func (f failing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQu
 
 func (failing) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
+// TestProvisionFinishesAfterACrash stops the making of a tenant at every statement, on either server.
 func TestProvisionFinishesAfterACrash(t *testing.T) {
-	cleanUp(t, []string{"tenant_crash"}, []string{tenantA})
+	other := second(t)
+	cleanUp(t, []string{name("tenant_crash_main"), name("tenant_crash_east")}, []string{tenantA, tenantB})
 	d, pool := open(t, nil)
-	admin, err := pgx.ParseConfig(pool.Config().ConnString())
-	if err != nil {
+	if err := d.AddServer(t.Context(), "east", other.DSN()); err != nil {
 		t.Fatal(err)
 	}
-	crashes := 0
-	for n := 0; ; n++ {
-		left := n
-		c := admin.Copy()
-		c.Tracer = failing{&left}
-		conn, err := pgx.ConnectConfig(t.Context(), c)
+	admins := map[string]*pgx.Conn{"main": connect(t, pgtest.AdminDSN(t)), "east": connect(t, other.DSN())}
+	var left atomic.Int64
+	for _, server := range []string{"main", "east"} {
+		left.Store(100)
+		if err := tenants.TraceAdmin(t.Context(), d, server, failing{&left}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, server := range []string{"main", "east"} { // the first tenant goes to main, the second to east
+		tenant, database := []string{tenantA, tenantB}[i], name("tenant_crash_"+server)
+		crashes := 0
+		for n := int64(0); ; n++ {
+			left.Store(n)
+			err := d.Provision(t.Context(), tenant, database)
+			left.Store(100)
+			_, lookErr := d.Pool(t.Context(), tenant)
+			if err == nil {
+				break
+			}
+			crashes++
+			if lookErr != nil && !errors.Is(lookErr, tenants.ErrUnknownTenant) {
+				t.Fatal(lookErr)
+			}
+			if p, err := d.Placement(t.Context(), tenant); err == nil && n < 6 {
+				t.Fatalf("a half-made tenant is served after %d statements: %+v", n, p)
+			}
+		}
+		if crashes < 6 {
+			t.Fatalf("only %d crashes were injected", crashes)
+		}
+		if p, err := d.Placement(t.Context(), tenant); err != nil || p.Server != server {
+			t.Fatal(p, err)
+		}
+		tenantPool, err := d.Pool(t.Context(), tenant)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = tenants.ProvisionWith(t.Context(), d, conn, tenantA, "tenant_crash")
-		if closeErr := conn.Close(context.Background()); closeErr != nil {
-			t.Fatal(closeErr)
+		if _, err := tenantPool.Exec(t.Context(), `insert into notes values ('made')`); err != nil {
+			t.Fatal(err)
 		}
-		if err == nil {
-			break
-		}
-		crashes++
-		if _, err := d.Pool(t.Context(), tenantA); !errors.Is(err, tenants.ErrUnknownTenant) {
-			t.Fatal("a half-made tenant is served:", err)
+		for name, admin := range admins {
+			var made bool
+			if err := admin.QueryRow(t.Context(), `select exists (select from pg_database where datname = $1)`, database).Scan(&made); err != nil || made != (name == server) {
+				t.Fatalf("database %s on server %s: %t %v", database, name, made, err)
+			}
 		}
 	}
-	if crashes < 5 {
-		t.Fatalf("only %d crashes were injected", crashes)
-	}
-	if _, err := d.Pool(t.Context(), tenantA); err != nil {
-		t.Fatal(err)
+	var begun int
+	if err := connect(t, pool.Config().ConnString()).QueryRow(t.Context(), `select count(*) from placement.begun`).Scan(&begun); err != nil || begun != 0 {
+		t.Fatal(begun, err)
 	}
 }
 
@@ -207,10 +242,10 @@ func TestNamesAreChecked(t *testing.T) {
 }
 
 func TestIdlePoolsAreClosed(t *testing.T) {
-	cleanUp(t, []string{"tenant_idle_a", "tenant_idle_b"}, []string{tenantA, tenantB})
+	cleanUp(t, []string{name("tenant_idle_a"), name("tenant_idle_b")}, []string{tenantA, tenantB})
 	d, _ := open(t, func(c *tenants.Config) { c.IdleAfter = 100 * time.Millisecond })
-	provision(t, d, tenantA, "tenant_idle_a")
-	provision(t, d, tenantB, "tenant_idle_b")
+	provision(t, d, tenantA, name("tenant_idle_a"))
+	provision(t, d, tenantB, name("tenant_idle_b"))
 	idle, err := d.Pool(t.Context(), tenantA)
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-// Package directory is the read model of the control plane: users, tenants and memberships, in the platform's database.
+// Package directory is the read model of the control plane: users, tenants, memberships and the platform's administrators, in the platform's database.
 package directory
 
 import (
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/factum-platform/factum/domain/administrator"
 	"github.com/factum-platform/factum/domain/membership"
 	"github.com/factum-platform/factum/domain/tenant"
 	"github.com/factum-platform/factum/domain/timestamping"
@@ -27,7 +28,7 @@ func Projection() runner.Projection {
 		Name: "directory", Version: 2, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
 		Types: []string{
 			"user.registered", "user.email_verified", "user.renamed", "tenant.created", "tenant.provisioned", "tenant.deleted", "tenant.restored",
-			"membership.granted", "timestamping.enabled", "timestamping.disabled",
+			"membership.granted", "administrator.granted", "administrator.revoked", "timestamping.enabled", "timestamping.disabled",
 		},
 		Apply: apply,
 	}
@@ -59,6 +60,10 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 	case membership.Granted:
 		w.Exec(`insert into `+w.Table("memberships")+` (tenant_id, user_id, role, joined_at) values ($1, $2, $3, $4)
 			on conflict (tenant_id, user_id) do update set role = excluded.role`, f.TenantID, f.UserID, f.Role, f.At)
+	case administrator.Granted:
+		w.Exec(`insert into `+w.Table("administrators")+` (user_id, since) values ($1, $2) on conflict (user_id) do nothing`, f.UserID, f.At)
+	case administrator.Revoked:
+		w.Exec(`delete from `+w.Table("administrators")+` where user_id = $1`, f.UserID)
 	case timestamping.Enabled:
 		policy(w, rec, true, &f.Provider)
 	case timestamping.Disabled:

@@ -1,4 +1,4 @@
--- Read model of the control plane: users, tenants and memberships. Readers find it as <schema>.users and so on.
+-- Read model of the control plane: users, tenants, memberships and administrators. Readers find it as <schema>.users and so on.
 create table users (
   id uuid primary key,
   email text not null,
@@ -27,4 +27,8 @@ create table memberships (
   role text not null,                  -- admin, user, viewer
   joined_at timestamptz not null,
   primary key (tenant_id, user_id)
+);
+create table administrators (           -- of the platform; a tenant's admins are memberships
+  user_id uuid primary key,
+  since timestamptz not null
 );

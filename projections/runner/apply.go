@@ -48,7 +48,7 @@ func (c *consumer) apply(ctx context.Context, p *page, events []eventstore.Recor
 	w := &Writes{schema: c.schema()}
 	if !c.projection.Effects {
 		// A read model that loses its last commits in a crash loses their checkpoint too, and the log still has the events.
-		w.batch.Queue(`set local synchronous_commit = off`)
+		w.begin(len(events) >= manyEvents)
 	}
 	next := c.move(w, events[len(events)-1])
 	head := w.batch.Len()
@@ -95,6 +95,9 @@ func (c *consumer) commit(ctx context.Context, w *Writes, head int, next checkpo
 			}
 			return err
 		}
+		if err := c.writeRows(ctx, tx, w); err != nil {
+			return err
+		}
 		if c.projection.InTx == nil || len(slice) == 0 {
 			return nil
 		}
@@ -114,6 +117,23 @@ func (c *consumer) commit(ctx context.Context, w *Writes, head int, next checkpo
 		c.runner.config.Moves.Announce(c.projection.Name, string(c.tenant), uint64(next.position))
 	}
 	return nil
+}
+
+// writeRows sends what was added up. The types of the columns are asked for once for a generation.
+func (c *consumer) writeRows(ctx context.Context, tx pgx.Tx, w *Writes) (err error) {
+	if len(w.steps) == 0 {
+		return nil
+	}
+	if c.types == nil {
+		c.types, err = columnTypesOf(ctx, tx, w.schema)
+	}
+	if err == nil {
+		err = w.writeRows(ctx, tx, c.types)
+	}
+	if err != nil && tx.Conn().IsClosed() {
+		return &keyError{err}
+	}
+	return err
 }
 
 func send(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, head int) error {

@@ -223,7 +223,7 @@ func (b *building) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.types, err = b.columnTypes(ctx, pool); err != nil {
+	if b.types, err = columnTypesOf(ctx, pool, b.schema(b.fresh)); err != nil {
 		return b.failed("read the columns of "+b.schema(b.fresh), err)
 	}
 	logs := []eventstore.TenantID{b.home}

@@ -45,6 +45,7 @@ type consumer struct {
 	at       checkpoint
 	parked   map[eventstore.StreamID]bool
 	skipped  map[eventstore.EventID]bool
+	types    columnTypes // of the generation's columns; nil until they are needed
 	paused   bool
 	blamed   bool // the checkpoint says why the consumer stands still
 	size     int  // events in the next slice

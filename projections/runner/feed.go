@@ -247,7 +247,9 @@ const feedSQL = `update proj.checkpoint set position = $1, last_event = $2, move
 
 // apply commits what the events [from, to) of the page lead to, together with the move of the checkpoint, or nothing.
 func (f *feed) apply(ctx context.Context, p *read, from, to int) error {
-	w := &Writes{schema: f.b.schema(f.at.generation), collect: to-from > 1}
+	w := &Writes{schema: f.b.schema(f.at.generation)}
+	// What a crash of the server loses of a generation that is being built is built again, its checkpoint included.
+	w.begin(to-from > 1)
 	next := f.move(w, p.events[to-1])
 	head := w.batch.Len()
 	var slice []Fact
@@ -275,13 +277,6 @@ func (f *feed) apply(ctx context.Context, p *read, from, to int) error {
 func (f *feed) move(w *Writes, rec eventstore.Recorded) checkpoint {
 	next := f.at
 	next.position, next.last = rec.Position, rec.ID
-	// What a crash of the server loses of a generation that is being built is built again, its checkpoint included.
-	w.batch.Queue(`set local synchronous_commit = off`)
-	if w.collect { // many rows are found by their keys, however small the table was when the statement was planned
-		w.batch.Queue(`set local enable_seqscan = off`)
-		w.batch.Queue(`set local enable_hashjoin = off`)
-		w.batch.Queue(`set local enable_mergejoin = off`)
-	}
 	w.batch.Queue(feedSQL, int64(next.position), next.lastEvent(), f.b.p.Name, f.at.generation, string(f.tenant), int64(f.at.position), f.at.lastEvent())
 	return next
 }
@@ -294,10 +289,8 @@ func (f *feed) commit(ctx context.Context, w *Writes, head int, next checkpoint,
 	}
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		err := send(ctx, tx, &w.batch, head)
-		for _, step := range w.steps {
-			if err == nil {
-				err = step.write(ctx, tx, f.b.types)
-			}
+		if err == nil {
+			err = w.writeRows(ctx, tx, f.b.types)
 		}
 		if err == nil && len(slice) > 0 {
 			if err = f.b.p.InTx(ctx, tx, f.tenant, slice); err != nil {

@@ -80,7 +80,7 @@ func (c *consumer) find(ctx context.Context, pool *pgxpool.Pool) (whole bool, er
 	if _, err := pgx.ForEachRow(rows, []any{&s.Kind, &s.ID}, func() error { parked[s] = true; return nil }); err != nil {
 		return false, err
 	}
-	c.at, c.parked, c.blamed, c.paused = at, parked, blamed, paused
+	c.at, c.parked, c.blamed, c.paused, c.types = at, parked, blamed, paused, nil
 	return true, nil
 }
 

@@ -26,8 +26,20 @@ func (e *UnknownProjectionError) Error() string {
 	return fmt.Sprintf("there is no projection %q; there are %s", e.Name, strings.Join(e.Known, ", "))
 }
 
+// NotConsumedError says that the projection does not read the log. Nothing was changed.
+type NotConsumedError struct {
+	Projection string
+	Tenant     eventstore.TenantID
+}
+
+// Error implements error.
+func (e *NotConsumedError) Error() string {
+	return fmt.Sprintf("%s does not consume the log of %s", e.Projection, e.Tenant)
+}
+
 // Operator inspects and steers consumers in the databases; it works in any process, beside running runners, which notice at their next move at
-// the latest. It is safe for concurrent use. Errors of all its methods: *[UnknownProjectionError], [tenants.ErrUnknownTenant].
+// the latest. It is safe for concurrent use. Errors of all its methods: *[UnknownProjectionError], [tenants.ErrUnknownTenant], and
+// *[NotConsumedError] of those that change something.
 type Operator struct {
 	config Config
 	codec  *seal.Codec
@@ -108,7 +120,7 @@ func (o *Operator) find(ctx context.Context, projection string, t eventstore.Ten
 		return nil, nil, err
 	}
 	if !p.consumes(t) {
-		return nil, nil, fmt.Errorf("%s does not consume the log of %s", projection, t)
+		return nil, nil, &NotConsumedError{projection, t}
 	}
 	if err := o.known(ctx, t); err != nil {
 		return nil, nil, err

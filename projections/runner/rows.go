@@ -15,8 +15,11 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Table is a table of a projection's DDL whose rows are written one by one by their key. A live generation is written with a statement for
-// each row; where a generation is built, what a slice does to a row is added up first, and many rows go in one statement.
+// manyEvents is from how many events in a slice on their rows are added up.
+const manyEvents = 32
+
+// Table is a table of a projection's DDL whose rows are written one by one by their key. Where few events are applied, each row is written by a
+// statement of its own; where there are many, what they do to a row is added up first, and many rows go in one statement.
 type Table struct {
 	Name    string
 	Columns []string // at most 64; the first is the primary key. There must be no foreign keys.
@@ -279,9 +282,9 @@ func column(list []*row, i int) []any {
 // columnTypes are the types of a generation's columns, by table and column.
 type columnTypes map[string]map[string]string
 
-// columnTypes reads them.
-func (b *building) columnTypes(ctx context.Context, q querier) (columnTypes, error) {
-	list, err := columnsOf(ctx, q, b.schema(b.fresh))
+// columnTypesOf reads them.
+func columnTypesOf(ctx context.Context, q querier, schema string) (columnTypes, error) {
+	list, err := columnsOf(ctx, q, schema)
 	if err != nil {
 		return nil, err
 	}
@@ -293,6 +296,29 @@ func (b *building) columnTypes(ctx context.Context, q querier) (columnTypes, err
 		}
 	}
 	return types, nil
+}
+
+// begin queues what a transaction of a read model begins with. With many rows they are added up.
+func (w *Writes) begin(many bool) {
+	w.batch.Queue(`set local synchronous_commit = off`)
+	if !many {
+		return
+	}
+	w.collect = true
+	// Many rows are found by their keys, however small the table was when the statement was planned.
+	w.batch.Queue(`set local enable_seqscan = off`)
+	w.batch.Queue(`set local enable_hashjoin = off`)
+	w.batch.Queue(`set local enable_mergejoin = off`)
+}
+
+// writeRows sends what was added up.
+func (w *Writes) writeRows(ctx context.Context, tx pgx.Tx, types columnTypes) error {
+	for _, step := range w.steps {
+		if err := step.write(ctx, tx, types); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // step is a part of the SQL of a slice: a batch of statements, or rows.

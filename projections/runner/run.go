@@ -10,8 +10,6 @@ import (
 )
 
 const (
-	// sweepEvery is how often tenants that may have news are looked after, because a ring can be lost.
-	sweepEvery = 5 * time.Second
 	// patience is how long the work on a tenant may take before its worker is given to others.
 	patience = 500 * time.Millisecond
 	// sliceTimeout bounds one slice of one consumer.
@@ -80,9 +78,10 @@ func (r *Runner) mine(t eventstore.TenantID) bool {
 
 // sweeps looks after tenants from time to time, and when the processes that share them have changed.
 func (r *Runner) sweeps(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(r.config.SweepEvery)
 	defer tick.Stop()
 	known := r.config.Marks == nil // whether the tenants that this set of projections has never met are marked
+	why := swept
 	for {
 		var changed <-chan struct{}
 		if r.config.Share != nil {
@@ -95,10 +94,12 @@ func (r *Runner) sweeps(ctx context.Context) {
 				known = true
 			}
 		}
-		r.sweep(ctx)
+		r.sweep(ctx, why)
 		select {
 		case <-tick.C:
+			why = swept
 		case <-changed:
+			why = rung // a process that is gone may have appended and not rung
 		case <-ctx.Done():
 			return
 		}
@@ -113,8 +114,8 @@ func (r *Runner) warn(ctx context.Context, message string, err error) {
 
 // sweep queues the platform, the tenants that may have news and those that this process still remembers. A tenant that is marked by nobody
 // is at rest: neither its log nor its database is asked.
-func (r *Runner) sweep(ctx context.Context) {
-	r.queue.add(eventstore.PlatformTenant, swept)
+func (r *Runner) sweep(ctx context.Context, why news) {
+	r.queue.add(eventstore.PlatformTenant, why)
 	var names []string
 	var err error
 	if r.config.Marks == nil {
@@ -138,7 +139,7 @@ func (r *Runner) sweep(ctx context.Context) {
 	}
 	for _, name := range names {
 		if t := eventstore.TenantID(name); r.mine(t) {
-			r.queue.add(t, swept)
+			r.queue.add(t, why)
 		}
 	}
 	r.mu.Lock()

@@ -55,6 +55,8 @@ type Config struct {
 	// Server names the server on which a tenant's database is, "" when it is not known. It is called often and must not wait. With it a server
 	// that hangs is told from single tenants whose work takes long. Optional.
 	Server func(tenant string) string
+	// SweepEvery is how often the tenants that may have news are looked after, because a ring can be lost; 0 means 5 s.
+	SweepEvery time.Duration
 	// LookEvery is how often a consumer that is halted or paused looks again by itself; 0 means 30 s.
 	LookEvery time.Duration
 }
@@ -81,8 +83,11 @@ type Share interface {
 	Changed() <-chan struct{}
 }
 
-// defaultLookEvery is [Config].LookEvery when it is not set.
-const defaultLookEvery = 30 * time.Second
+// What the Config says when it is not set.
+const (
+	defaultSweepEvery = 5 * time.Second
+	defaultLookEvery  = 30 * time.Second
+)
 
 var nameForm = regexp.MustCompile(`^[a-z]{1,40}$`)
 
@@ -107,6 +112,9 @@ func (c *Config) validate() error {
 func (c *Config) complete() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.SweepEvery == 0 {
+		c.SweepEvery = defaultSweepEvery
 	}
 	if c.LookEvery == 0 {
 		c.LookEvery = defaultLookEvery

@@ -98,9 +98,9 @@ func TestATenantAtRestIsNotAsked(t *testing.T) {
 	if err := activity.MarkAll(t.Context(), runner.Group([]runner.Projection{sums()})); err != nil { // no new set of projections: the sweep finds marks only
 		t.Fatal(err)
 	}
-	changed := newShare()
+	sweeping := newShare()
 	w.run(func(c *runner.Config) {
-		c.Store, c.Marks, c.Share = store, activity, changed
+		c.Store, c.Marks, c.Share, c.SweepEvery = store, activity, sweeping, 5*time.Millisecond
 		c.Pool = func(_ context.Context, tenant string) (*pgxpool.Pool, error) {
 			if tenant != "platform" {
 				opened.Add(1)
@@ -111,23 +111,19 @@ func TestATenantAtRestIsNotAsked(t *testing.T) {
 			return nil, errors.New("the list of all tenants is not for runners")
 		}
 	}, sums())
-	for range 20 { // sweeps
-		changed.change()
-	}
+	sweeping.sweeps(t, 20)
 	if n := opened.Load() + int64(store.of(tenant)); n != 0 {
 		t.Fatalf("a tenant at rest was asked %d times", n)
 	}
 
 	w.writer = eventstore.Mark(w.store, func(ctx context.Context, t eventstore.TenantID) error { return activity.Mark(ctx, string(t)) })
-	last := w.add("a", 2)
-	changed.change() // the next sweep
-	w.await("sums", last)
+	w.await("sums", w.add("a", 2))
 
 	// Once the mark is old, and the tenant at rest, it is removed, and nobody asks again.
 	if _, err := activity.Pool.Exec(t.Context(), `update placement.activity set marked_at = now() - interval '170 seconds'`); err != nil {
 		t.Fatal(err)
 	}
-	changed.change()
+	sweeping.sweeps(t, 5)
 	if got := w.marks(activity); got != string(tenant) {
 		t.Fatal("a young mark was removed")
 	}
@@ -136,20 +132,16 @@ func TestATenantAtRestIsNotAsked(t *testing.T) {
 	}
 	deadline := time.After(20 * time.Second)
 	for w.marks(activity) != "" {
-		changed.change()
+		sweeping.sweeps(t, 1)
 		select {
 		case <-deadline:
 			t.Fatal("the mark stays")
 		default:
 		}
 	}
-	for range 3 {
-		changed.change()
-	}
+	sweeping.sweeps(t, 3)
 	before := opened.Load() + int64(store.of(tenant))
-	for range 20 {
-		changed.change()
-	}
+	sweeping.sweeps(t, 20)
 	if n := opened.Load() + int64(store.of(tenant)); n != before {
 		t.Fatalf("a tenant at rest was asked %d times", n-before)
 	}
@@ -158,20 +150,18 @@ func TestATenantAtRestIsNotAsked(t *testing.T) {
 // TestAnOldMarkStaysWhileSomethingIsLeftToDo: what stands still is looked after.
 func TestAnOldMarkStaysWhileSomethingIsLeftToDo(t *testing.T) {
 	w, activity := placed(t)
-	changed := newShare()
+	sweeping := newShare()
 	if err := activity.Mark(t.Context(), string(tenant)); err != nil {
 		t.Fatal(err)
 	}
 	w.add("bad", -1)
 	last := w.add("a", 1)
-	w.run(func(c *runner.Config) { c.Marks, c.Share = activity, changed }, sums())
+	w.run(func(c *runner.Config) { c.Marks, c.Share, c.SweepEvery = activity, sweeping, 5*time.Millisecond }, sums())
 	w.await("sums", last)
 	if _, err := activity.Pool.Exec(t.Context(), `update placement.activity set marked_at = now() - interval '1 hour'`); err != nil {
 		t.Fatal(err)
 	}
-	for range 5 {
-		changed.change()
-	}
+	sweeping.sweeps(t, 10)
 	if got := w.marks(activity); got != string(tenant) {
 		t.Fatal("the mark of a tenant with a parked stream was removed")
 	}
@@ -227,40 +217,31 @@ func TestNewProjectionsMeetAllTenants(t *testing.T) {
 	}
 }
 
-// share gives all tenants to one runner, and lets the test say that something has changed, which makes the runner sweep.
-type share struct {
-	mu      sync.Mutex
-	changed chan struct{}
-	asked   chan struct{}
-}
+// share gives all tenants to one runner, and tells the test when it sweeps.
+type share struct{ swept chan struct{} }
 
-func newShare() *share { return &share{changed: make(chan struct{}), asked: make(chan struct{}, 1)} }
+func newShare() *share { return &share{make(chan struct{})} }
 
 func (s *share) Mine(string) bool { return true }
 
 // Changed is called at the beginning of each sweep.
 func (s *share) Changed() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	select {
-	case s.asked <- struct{}{}:
+	case s.swept <- struct{}{}:
 	default:
 	}
-	return s.changed
+	return nil
 }
 
-// change starts a sweep and returns when the one after it begins, so that what the first has queued was at least taken.
-func (s *share) change() {
-	for range 2 {
-		s.mu.Lock()
+// sweeps waits for so many sweeps.
+func (s *share) sweeps(t *testing.T, n int) {
+	t.Helper()
+	for range n {
 		select {
-		case <-s.asked:
-		default:
+		case <-s.swept:
+		case <-time.After(20 * time.Second):
+			t.Fatal("nobody sweeps")
 		}
-		close(s.changed)
-		s.changed = make(chan struct{})
-		s.mu.Unlock()
-		<-s.asked
 	}
 }
 

@@ -3,6 +3,7 @@ package apitest
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/factum-platform/factum/infra/httpapi"
 )
@@ -11,10 +12,15 @@ import (
 func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 	w := newWorld(t)
 	admin, user, viewer, stranger := w.person("Admin"), w.person("User"), w.person("Viewer"), w.person("Stranger")
+	operator := w.person("Operator")
+	w.administers(operator)
 	tenant := w.tenant(admin, "A")
 	w.tenant(stranger, "B")
 	w.grant(tenant, user, "user")
 	w.grant(tenant, viewer, "viewer")
+	w.shift.Store(-int64(time.Hour))
+	expired := w.want(w.call("POST", "/api/auth/login", "", map[string]any{"email": operator.email, "password": password}), 200).text("access_token")
+	w.shift.Store(0)
 	forged := admin.token[:len(admin.token)-8] + "AAAAAAAA"
 	const unknown = "11111111-1111-4111-8111-111111111111"
 
@@ -26,17 +32,19 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 		{"no token", "", 0, false},
 		{"garbage", "garbage", 0, false},
 		{"forged signature", forged, 0, false},
+		{"expired", expired, 0, false},
 		{"refresh token", admin.refresh, 0, false},
 		{"foreign tenant's member", stranger.token, httpapi.SignedIn, false},
 		{"viewer", viewer.token, httpapi.ViewerUp, true},
 		{"user", user.token, httpapi.UserUp, true},
-		{"admin", admin.token, httpapi.AdminOnly, true},
+		{"admin", admin.token, httpapi.AdminPerson, true},
+		{"administrator of the platform", operator.token, httpapi.PlatformAdmin, false},
 	}
 	for _, rule := range httpapi.Policy {
 		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || strings.HasPrefix(rule.Path, "/account") || rule.Path == "/api/auth/refresh" || strings.HasPrefix(rule.Path, "/api/auth/logout") {
 			continue // logout would end the sessions; TestSessions has these
 		}
-		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{session_id}", unknown).Replace(rule.Path)
+		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{session_id}", unknown, "{api_key_id}", unknown, "{projection}", "documents").Replace(rule.Path)
 		flat := strings.HasPrefix(rule.Path, "/api/auth/") // and so are its codes
 		for _, c := range callers {
 			a := w.call(rule.Method, path, c.token, nil)
@@ -59,6 +67,8 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 				}
 			case rule.Access >= httpapi.ViewerUp && !c.member:
 				w.problem(a, 404, "NOT_FOUND")
+			case rule.Access == httpapi.PlatformAdmin && c.access != httpapi.PlatformAdmin: // a tenant's admin too
+				w.problem(a, 403, "FORBIDDEN")
 			case rule.Access > c.access && rule.Access > httpapi.SignedIn:
 				w.problem(a, 403, "FORBIDDEN")
 			case a.StatusCode == 401 || a.StatusCode == 403 || a.StatusCode >= 500:

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/factum-platform/factum/cmd/factum/steering"
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/domain"
@@ -112,6 +114,7 @@ type world struct {
 	client   *http.Client
 	router   routers.Router
 	pools    *pools
+	shift    *atomic.Int64 // of the clock by which tokens are valid, in nanoseconds
 }
 
 func (w *world) Pool(_ context.Context, tenant string) (*pgxpool.Pool, error) {
@@ -182,7 +185,7 @@ func logMigrations() []postgres.Migrations {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}, mails: make(chan mail.Message, 10)}
+	w := &world{t: t, shift: &atomic.Int64{}, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}, mails: make(chan mail.Message, 10)}
 	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	_, w.router = described(t)
 	ctx := t.Context()
@@ -205,7 +208,7 @@ func newWorld(t *testing.T) *world {
 	kek, err := keyring.LoadOrCreateKEK(filepath.Join(t.TempDir(), "kek.json"))
 	must(err)
 	keys := keyring.Open(w.platform, kek)
-	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys})
+	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) }})
 	must(err)
 	w.keys, w.accounts = keys, accounts
 	registry, err := eventstore.NewRegistry(domain.Catalog()...)
@@ -227,11 +230,16 @@ func newWorld(t *testing.T) *world {
 	roots := w.authority(t)
 
 	var moves readmodel.Moves
-	projector, err := runner.New(runner.Config{
+	consumers := runner.Config{
 		Store: store, Codec: w.codec, Pool: w.Pool, Tenants: w.tenants, Moves: &moves, Logger: slog.New(slog.DiscardHandler),
 		Projections: []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection()},
-	})
+	}
+	projector, err := runner.New(consumers)
 	must(err)
+	consumers.Ring = func(_ context.Context, tenant string) error {
+		projector.Look(eventstore.TenantID(tenant))
+		return nil
+	}
 	running, stop := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- projector.Run(running) }()
@@ -240,7 +248,9 @@ func newWorld(t *testing.T) *world {
 		Logger: slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
 		Auth:   accounts, Platform: w.platform, TenantPool: w.Pool, Waiter: readmodel.NewWaiter(&moves), Version: "test",
 	})
-	rest.Register(w.server.API(), rest.Deps{Commands: w.commands, Server: w.server})
+	operator, err := runner.NewOperator(consumers)
+	must(err)
+	rest.Register(w.server.API(), rest.Deps{Commands: w.commands, Server: w.server, Operator: steering.Operator{Runner: operator, Commands: w.commands}})
 	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Accounts: accounts, Objects: w.objects, Roots: roots})
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -423,6 +433,19 @@ func (w *world) grant(tenant string, p person, role string) {
 			Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(tenant, p.id)},
 			Command: membership.Grant{TenantID: tenant, UserID: p.id, Role: role, By: "system", At: at},
 		})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if settled := w.server.Settle(w.t.Context(), uint64(receipt.Position), httpapi.Directory()); settled.Pending != "" {
+		w.t.Fatal("the directory does not catch up")
+	}
+}
+
+// administers lets p administer the platform; there is no route for it.
+func (w *world) administers(p person) {
+	w.t.Helper()
+	receipt, err := commands.NewExecutor(w.store, w.codec).GrantAdministrator(w.t.Context(),
+		commands.Caller{UserID: "operator", Command: es.Key("administers", p.id), At: time.Now()}, p.id)
 	if err != nil {
 		w.t.Fatal(err)
 	}
