@@ -119,6 +119,7 @@ type bench struct {
 	serving  *site.Process // factum serve with all roles; nil while it does not run
 	tenants  []site.Tenant
 	timed    time.Duration // the last making of a tenant's database
+	bare     int           // databases that are no tenant's
 	rests    []rest        // what the figure idle has measured
 	rebuilt  *rebuilding   // by the figure rebuild
 	facts    []ratio.Fact  // that the figures have found out

@@ -238,8 +238,8 @@ func TestAMoverThatIsKilled(t *testing.T) {
 	l := startLoad(t, c, tenant, info.BaseURL)
 	l.written(5)
 	places := [2]string{"main", "east"}
-	for i, step := range []string{"made", "copied", "built", "closed", "caught up", "switched", "opened"} {
-		to := places[1]
+	for _, step := range []string{"made", "copied", "built", "closed", "caught up", "switched", "opened"} {
+		began, to := time.Now(), places[1]
 		p := launchFactumWith(t, []string{killAtStep + "=" + step}, s.cli("tenants", "move", tenant, "--to="+to)...)
 		<-p.done
 		if code := p.kill(0); code != -1 {
@@ -250,15 +250,12 @@ func TestAMoverThatIsKilled(t *testing.T) {
 		if moved := step == "switched" || step == "opened"; (lies == to) != moved {
 			t.Fatalf("killed at %s: it lies on %s", step, lies)
 		}
-		out := launchFactum(t, s.cli("tenants", "move", tenant, "--to="+to)...).ended(t, 0)
-		if !strings.Contains(out, "lives on server "+to) {
+		out := launchFactum(t, s.cli("tenants", "move", tenant, "--to="+to, "--drop-old")...).ended(t, 0)
+		if !strings.Contains(out, "lives on server "+to) || !strings.Contains(out, "was dropped") {
 			t.Fatal(step, out)
 		}
-		l.written(5)
+		t.Logf("killed at %q: in service and moved in %s", step, time.Since(began).Round(time.Millisecond))
 		places[0], places[1] = places[1], places[0]
-		if i%2 == 1 {
-			launchFactum(t, s.cli("tenants", "move", tenant, "--to="+to, "--drop-old")...).ended(t, 0)
-		}
 	}
 	// One that is given up.
 	to := places[1]

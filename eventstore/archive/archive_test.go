@@ -156,8 +156,10 @@ func TestAnArchiveIsOfOneMoment(t *testing.T) {
 	begun := make(chan struct{})
 	wg.Go(func() { // a claim is held at odd heads
 		for n := 0; ctx.Err() == nil; n++ {
-			w := eventstore.Write{Stream: eventstore.StreamID{Kind: "doc", ID: "a"}, Expected: eventstore.At(eventstore.Version(n)), Events: write(n).Events,
-				Claims: []eventstore.Claim{{Scope: "s", Key: "k", Give: n%2 == 1}}}
+			w := eventstore.Write{
+				Stream: eventstore.StreamID{Kind: "doc", ID: "a"}, Expected: eventstore.At(eventstore.Version(n)), Events: write(n).Events,
+				Claims: []eventstore.Claim{{Scope: "s", Key: "k", Give: n%2 == 1}},
+			}
 			if _, err := pg.Tenant(tenant).Append(ctx, w); err != nil && ctx.Err() == nil {
 				t.Error(err)
 				return

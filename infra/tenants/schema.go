@@ -83,15 +83,6 @@ func knownSets(sets []postgres.Migrations) ([]known, error) {
 	return out, nil
 }
 
-// latest is the schema that this binary migrates to.
-func (d *Databases) latest() Schema {
-	out := Schema{}
-	for _, set := range d.sets {
-		out[set.Name] = set.latest
-	}
-	return out
-}
-
 // judge answers nil for a schema that this binary works with.
 func (d *Databases) judge(tenant string, have Schema) *SchemaError {
 	for _, set := range d.sets {

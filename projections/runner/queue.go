@@ -42,7 +42,8 @@ type queue struct {
 
 type mark struct {
 	queued, running bool
-	lingers         bool // takes a worker of the lingering ones
+	lingers         bool   // takes a worker of the lingering ones
+	server          string // that it was counted for when it began to
 	news            news
 	again           bool // marked while it was running
 }
@@ -101,9 +102,8 @@ func (q *queue) take() (t eventstore.TenantID, why news, ok bool) {
 	m := q.marks[t]
 	why = m.news
 	m.queued, m.running, m.news, m.again = false, true, swept, false
-	if m.lingers = q.isSlow(t); m.lingers {
-		q.lingers++
-		q.stuck[q.server(string(t))]++
+	if q.isSlow(t) {
+		q.enter(t, m)
 	} else {
 		q.working++
 	}
@@ -152,12 +152,17 @@ func (q *queue) linger(t eventstore.TenantID) bool {
 	if q.lingers >= lingerers {
 		return false
 	}
-	m.lingers = true
 	q.working--
-	q.lingers++
-	q.stuck[q.server(string(t))]++
+	q.enter(t, m)
 	q.filled.Signal()
 	return true
+}
+
+// enter counts a tenant among the lingering ones.
+func (q *queue) enter(t eventstore.TenantID, m *mark) {
+	m.lingers, m.server = true, q.server(string(t))
+	q.lingers++
+	q.stuck[m.server]++
 }
 
 // done ends the work that take began; more says that the tenant is still dirty, quick that it did not take too long.
@@ -166,10 +171,9 @@ func (q *queue) done(t eventstore.TenantID, more, quick bool) {
 	defer q.mu.Unlock()
 	m := q.marks[t]
 	if m.lingers {
-		server := q.server(string(t))
 		q.lingers--
-		if q.stuck[server]--; q.stuck[server] <= 0 {
-			delete(q.stuck, server)
+		if q.stuck[m.server]--; q.stuck[m.server] == 0 {
+			delete(q.stuck, m.server)
 		}
 	} else {
 		q.working--

@@ -20,6 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sys/unix"
 
 	"github.com/factum-platform/factum/bench/disk"
 	"github.com/factum-platform/factum/bench/ratio"
@@ -158,6 +159,7 @@ func (s *Site) Checkpoint(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	unix.Sync() // at once what the checkpoint would sync file by file: a thousand databases have three hundred thousand
 	if _, err := conn.Exec(ctx, "checkpoint"); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
