@@ -28,7 +28,7 @@ type newAPIKey struct {
 	Body struct {
 		Name          string `json:"name" minLength:"1" maxLength:"100" example:"press 4"`
 		Role          string `json:"role" enum:"admin,user,viewer"`
-		ExpiresInDays int    `json:"expires_in_days" default:"90" minimum:"1" maximum:"365"`
+		ExpiresInDays int    `json:"expires_in_days,omitempty" default:"90" minimum:"1" maximum:"365"`
 	}
 }
 

@@ -73,7 +73,7 @@ func (k *keys) current(ctx context.Context) (keySet, error) {
 		}
 		k.looked = now
 	}
-	out := keySet{verify: map[string]ed25519.PublicKey{}}
+	out, signs := keySet{verify: map[string]ed25519.PublicKey{}}, false
 	for _, r := range k.list { // the latest to sign comes first
 		if r.VerifiesUntil != nil && !r.VerifiesUntil.After(now) {
 			continue
@@ -83,12 +83,13 @@ func (k *keys) current(ctx context.Context) (keySet, error) {
 		out.public = append(out.public, JWK{
 			Kty: "OKP", Crv: "Ed25519", Alg: "EdDSA", Use: "sig", Kid: r.Kid, X: base64.RawURLEncoding.EncodeToString(public),
 		})
-		if out.sign == nil && !r.SignsFrom.After(now) {
-			out.kid, out.sign = r.Kid, k.opened[r.Kid]
+		if !signs {
+			// Before the time of all of them, by a clock that is slow, the oldest signs.
+			out.kid, out.sign, signs = r.Kid, k.opened[r.Kid], !r.SignsFrom.After(now)
 		}
 	}
 	if out.sign == nil {
-		return keySet{}, errors.New("auth: no key may sign tokens now; run \"factum keys rotate --compromised\"")
+		return keySet{}, errors.New("auth: all keys that sign tokens have expired; run \"factum keys rotate --compromised\"")
 	}
 	return out, nil
 }
@@ -140,7 +141,7 @@ func firstKey(ctx context.Context, pool *pgxpool.Pool, secrets Secrets, now time
 		if list, err = readKeys(ctx, tx); err != nil || len(list) > 0 {
 			return err
 		}
-		if _, err = addKey(ctx, tx, secrets, now.Add(-slack)); err != nil {
+		if _, err = addKey(ctx, tx, secrets, now); err != nil {
 			return err
 		}
 		list, err = readKeys(ctx, tx)
@@ -216,7 +217,7 @@ func RotateKeys(ctx context.Context, pool *pgxpool.Pool, secrets Secrets, now ti
 	signsFrom := now.Add(r.Lead)
 	until := signsFrom.Add(RefreshLife + slack)
 	if r.Compromised {
-		signsFrom, until = now.Add(-slack), now
+		signsFrom, until = now, now
 	}
 	err = inTurn(ctx, pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `update auth.signing_keys set verifies_until = least(verifies_until, $1)`, until); err != nil {

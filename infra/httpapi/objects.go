@@ -56,8 +56,8 @@ type APIKey struct {
 	CreatedBy  string `json:"created_by" format:"uuid"`
 	CreatedAt  Time   `json:"created_at"`
 	ExpiresAt  Time   `json:"expires_at"`
-	LastUsedAt *Time  `json:"last_used_at" doc:"At most a minute late; null until it was used."`
-	RevokedAt  *Time  `json:"revoked_at" doc:"Null unless it was revoked."`
+	LastUsedAt *Time  `json:"last_used_at,omitempty" doc:"At most a minute late; absent until it was used."`
+	RevokedAt  *Time  `json:"revoked_at,omitempty" doc:"Absent unless it was revoked."`
 }
 
 // APIKeyOf shows a key.

@@ -202,7 +202,7 @@ func runChild(raw string) error {
 		return err
 	}
 	worker, err := NewWorker(Deps{
-		Pool: dbs[string(eventstore.PlatformTenant)], Commands: cmds, TSA: stepping{client, m}, Logger: log, Exclusive: true,
+		Pool: dbs[string(eventstore.PlatformTenant)], Commands: cmds, TSA: stepping{client, m}, Retired: noneRetired{}, Logger: log, Exclusive: true,
 	})
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 	w.shift.Store(-int64(time.Hour))
 	expired := w.want(w.call("POST", "/api/auth/login", "", map[string]any{"email": operator.email, "password": password}), 200).text("access_token")
 	w.shift.Store(0)
+	machine := w.want(w.call("POST", "/api/tenants/"+tenant+"/api-keys", admin.token, map[string]any{"name": "press 4", "role": "admin"}), 201).text("data.key")
 	forged := admin.token[:len(admin.token)-8] + "AAAAAAAA"
 	const unknown = "11111111-1111-4111-8111-111111111111"
 
@@ -38,6 +39,7 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 		{"viewer", viewer.token, httpapi.ViewerUp, true},
 		{"user", user.token, httpapi.UserUp, true},
 		{"admin", admin.token, httpapi.AdminPerson, true},
+		{"machine", machine, httpapi.AdminOnly, true},
 		{"administrator of the platform", operator.token, httpapi.PlatformAdmin, false},
 	}
 	for _, rule := range httpapi.Policy {
@@ -58,13 +60,22 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 				if flat {
 					code = "invalid_token"
 				}
-				if flat && c.token == "" {
+				switch {
+				case flat && c.token == "":
 					code = "authorization_required"
+				case flat && c.token == expired:
+					code = "token_expired"
 				}
 				w.problem(a, 401, code)
 				if a.Header.Get("WWW-Authenticate") == "" {
 					t.Errorf("%s: 401 without a challenge", path)
 				}
+			case c.token == machine && (rule.Access < httpapi.ViewerUp || rule.Access == httpapi.AdminPerson):
+				code := "FORBIDDEN"
+				if flat {
+					code = "forbidden"
+				}
+				w.problem(a, 403, code)
 			case rule.Access >= httpapi.ViewerUp && !c.member:
 				w.problem(a, 404, "NOT_FOUND")
 			case rule.Access == httpapi.PlatformAdmin && c.access != httpapi.PlatformAdmin: // a tenant's admin too

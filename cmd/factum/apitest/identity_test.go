@@ -336,3 +336,76 @@ func TestANewKeyIsPublishedBeforeItSigns(t *testing.T) {
 	w.want(w.call("GET", "/api/users/me", mina.token, nil), 200)
 	w.want(w.call("POST", "/api/auth/refresh", mina.refresh, nil), 200)
 }
+
+func TestAMachineCallsWithItsKey(t *testing.T) {
+	w := newWorld(t)
+	admin, stranger := w.person("Admin"), w.person("Stranger")
+	tenant, foreign := w.tenant(admin, "A"), w.tenant(admin, "B")
+	w.tenant(stranger, "C")
+	keys := "/api/tenants/" + tenant + "/api-keys"
+	issue := func(role string) (id, key string) {
+		a := w.want(w.call("POST", keys, admin.token, map[string]any{"name": " press 4 ", "role": role}), 201)
+		if a.text("data.name") != "press 4" || a.text("data.role") != role || a.text("data.created_by") != admin.id || a.at("data.last_used_at") != nil {
+			t.Errorf("%s", a.body)
+		}
+		return a.text("data.id"), a.text("data.key")
+	}
+	id, key := issue("user")
+	_, viewer := issue("viewer")
+	_, administers := issue("admin")
+
+	up := w.want(w.upload(tenant, person{token: key}, part{"file", "a.txt", "", "a"}), 201)
+	if up.text("data.created_by") != id {
+		t.Errorf("%s", up.body)
+	}
+	documents := "/api/tenants/" + tenant + "/documents"
+	w.want(w.call("GET", documents, viewer, nil), 200)
+	w.problem(w.upload(tenant, person{token: viewer}, part{"file", "b.txt", "", "b"}), 403, "FORBIDDEN")
+	w.problem(w.call("PUT", "/api/tenants/"+tenant+"/tsa/disable", key, nil), 403, "FORBIDDEN")
+	w.want(w.call("PUT", "/api/tenants/"+tenant+"/tsa/disable", administers, nil), 200)
+	w.problem(w.call("GET", "/api/tenants/"+foreign+"/documents", administers, nil), 404, "NOT_FOUND")
+
+	// What is a person's is no machine's, and a key makes no keys.
+	for _, c := range []struct{ method, path, code string }{
+		{"GET", "/api/users/me", "FORBIDDEN"},
+		{"PUT", "/api/users/me", "FORBIDDEN"},
+		{"GET", "/api/tenants", "FORBIDDEN"},
+		{"POST", "/api/tenants", "FORBIDDEN"},
+		{"POST", keys, "FORBIDDEN"},
+		{"DELETE", keys + "/" + id, "FORBIDDEN"},
+		{"POST", "/api/auth/logout", "forbidden"},
+		{"POST", "/api/auth/logout-all", "forbidden"},
+		{"GET", "/api/auth/sessions", "forbidden"},
+		{"POST", "/api/auth/password/change", "forbidden"},
+		{"GET", "/api/platform/projections", "FORBIDDEN"},
+	} {
+		w.problem(w.call(c.method, c.path, administers, nil), 403, c.code)
+	}
+	w.problem(w.call("POST", "/api/auth/refresh", administers, nil), 401, "invalid_token")
+	w.problem(w.call("GET", documents, key[:len(key)-2], nil), 401, "UNAUTHORIZED")
+
+	list := w.want(w.call("GET", keys, admin.token, nil), 200)
+	if list.at("data.2.last_used_at") == nil || list.at("data.3") != nil || strings.Contains(string(list.body), "fk_") {
+		t.Errorf("%s", list.body)
+	}
+	w.problem(w.call("DELETE", "/api/tenants/"+foreign+"/api-keys/"+id, admin.token, nil), 404, "NOT_FOUND")
+	w.want(w.call("DELETE", keys+"/"+strings.ToUpper(id), admin.token, nil), 200)
+	w.problem(w.call("DELETE", keys+"/"+id, admin.token, nil), 404, "NOT_FOUND")
+	w.problem(w.call("GET", documents, key, nil), 401, "UNAUTHORIZED")
+	w.want(w.call("GET", documents, viewer, nil), 200)
+
+	for field, body := range map[string]map[string]any{
+		"name":            {"name": " ", "role": "user"},
+		"role":            {"name": "a", "role": "owner"},
+		"expires_in_days": {"name": "a", "role": "user", "expires_in_days": 366},
+		"id":              {"name": "a", "role": "user", "id": id},
+	} {
+		a := w.call("POST", keys, admin.token, body)
+		w.problem(a, 400, "BAD_REQUEST")
+		if details, _ := a.at("error.details").(map[string]any); details[field] == nil {
+			t.Errorf("%s: %s", field, a.body)
+		}
+	}
+	w.problem(w.call("POST", keys, admin.token, map[string]any{"name": "a", "role": "user", "expires_in_days": 0}), 400, "BAD_REQUEST")
+	w.problem(w.call("POST", keys, admin.token, map[string]any{"name": "a\x00", "role": "user"}), 400, "BAD_REQUEST")
+}
