@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/mail"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -86,6 +88,33 @@ func TestAnAddressIsVerifiedAndAStolenKeyIsReplaced(t *testing.T) {
 	must(t, c.call(t.Context(), http.MethodPost, "/api/auth/login", login, &in))
 	c.token = in.AccessToken
 	must(t, c.call(t.Context(), "GET", "/api/users/me", nil, nil))
+}
+
+// TestTheIdentitySessionOfTheDocs runs the block of docs/api.md as it stands.
+func TestTheIdentitySessionOfTheDocs(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/api.md")
+	must(t, err)
+	_, rest, marked := strings.Cut(string(raw), "<!-- identity:")
+	_, rest, fenced := strings.Cut(rest, "\n```bash\n")
+	block, _, closed := strings.Cut(rest, "\n```\n")
+	if !marked || !fenced || !closed {
+		t.Fatal("docs/api.md has no block marked identity")
+	}
+	folder := t.TempDir()
+	startDevOn(t, filepath.Join(folder, ".factum"))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	script := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", block)
+	script.Dir = folder
+	out, err := script.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"@example.com verified: true", "panel\tfalse", "your other sessions have ended", "(as it should be)", `"total": 0`, `"ended":1`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
 }
 
 func TestMailSettings(t *testing.T) {
