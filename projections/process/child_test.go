@@ -33,12 +33,11 @@ const childEnv = "FACTUM_TEST_SAGA_PROCESS"
 
 // errand is what such a process needs to know.
 type errand struct {
-	Platform string            `json:"platform"` // DSN
-	Tenants  map[string]string `json:"tenants"`  // DSNs by the id of the log
-	KEK      string            `json:"kek"`
-	TSA      string            `json:"tsa"`
-	Roots    string            `json:"roots"`
-	DieAt    string            `json:"die_at"` // the step before which it dies; "" for none
+	Tenants map[string]string `json:"tenants"` // DSNs by the id of the log, the platform's too
+	KEK     string            `json:"kek"`
+	TSA     string            `json:"tsa"`
+	Roots   string            `json:"roots"`
+	DieAt   string            `json:"die_at"` // the step before which it dies; "" for none
 }
 
 // mortal tells the steps of its process on standard output, and kills the process with -9 before one of them.

@@ -62,7 +62,7 @@ func newStation(t *testing.T, tenants, failures int) *station {
 	if err := jobs.Migrate(t.Context(), platform); err != nil {
 		t.Fatal(err)
 	}
-	s := &station{t: t, e: errand{Platform: platform, KEK: filepath.Join(t.TempDir(), "kek.json")}}
+	s := &station{t: t, e: errand{KEK: filepath.Join(t.TempDir(), "kek.json")}}
 	s.e.Tenants = map[string]string{string(eventstore.PlatformTenant): platform}
 	for n := range tenants {
 		s.e.Tenants[tenantOf(n)] = pgtest.Database(t, logs...)
@@ -148,7 +148,21 @@ type child struct {
 	done  chan struct{} // it has ended
 	mu    sync.Mutex
 	steps []string
-	err   strings.Builder
+	said  strings.Builder // on standard error
+}
+
+// Write notes what the process says on standard error.
+func (c *child) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.Write(p)
+}
+
+// words are what the process has said on standard error.
+func (c *child) words() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.String()
 }
 
 // launch starts a process that dies before the step, or lives until it is killed.
@@ -166,7 +180,7 @@ func (s *station) launch(dieAt string) *child {
 	}
 	c := &child{cmd: exec.Command(exe), done: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), childEnv+"="+string(raw))
-	c.cmd.Stderr = &c.err
+	c.cmd.Stderr = c
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -197,7 +211,7 @@ func (s *station) kill(c *child) {
 	<-c.done
 	var exit *exec.ExitError
 	if err := c.cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		s.t.Errorf("the process was not killed: %v: %s", err, c.err.String())
+		s.t.Errorf("the process was not killed: %v: %s", err, c.words())
 	}
 }
 
@@ -284,7 +298,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		s.ask(tenantOf(0), 0)
 		c := s.launch("")
 		if !s.settled(c, time.Minute) {
-			t.Fatalf("%d things are still to be done: %s", s.open(), c.err.String())
+			t.Fatalf("%d things are still to be done: %s", s.open(), c.words())
 		}
 		s.kill(c)
 		s.check(failures)
@@ -341,13 +355,13 @@ func dieAt(t *testing.T, step string, failures int) (died bool) {
 		case <-c.done:
 			died = true
 		default:
-			t.Errorf("it neither died nor came to the end: %s", c.err.String())
+			t.Errorf("it neither died nor came to the end: %s", c.words())
 		}
 	}
 	s.kill(c)
 	c = s.launch("")
 	if !s.settled(c, time.Minute) {
-		t.Fatalf("after the death %d things are still to be done: %s", s.open(), c.err.String())
+		t.Fatalf("after the death %d things are still to be done: %s", s.open(), c.words())
 	}
 	s.kill(c)
 	s.check(failures)
@@ -368,7 +382,7 @@ func TestKilledAtRandom(t *testing.T) {
 		select {
 		case <-time.After(50*time.Millisecond + rand.N(700*time.Millisecond)):
 		case <-c.done:
-			t.Fatalf("the process ended by itself: %s", c.err.String())
+			t.Fatalf("the process ended by itself: %s", c.words())
 		}
 		s.kill(c)
 		deaths++
@@ -376,7 +390,7 @@ func TestKilledAtRandom(t *testing.T) {
 	}
 	c := s.launch("")
 	if !s.settled(c, time.Minute) {
-		t.Fatalf("after %d deaths %d things are still to be done: %s", deaths, s.open(), c.err.String())
+		t.Fatalf("after %d deaths %d things are still to be done: %s", deaths, s.open(), c.words())
 	}
 	s.kill(c)
 	s.check(0)
