@@ -455,22 +455,22 @@ func testUploadAndDelete(t *testing.T, w *world) {
 		t.Fatalf("equal contents do not share one file and object: %+v %d", second, w.objects.count())
 	}
 
-	orphaned, _, err := w.DeleteDocument(t.Context(), w.caller(user), tenant.ID, first.DocumentID)
+	orphaned, _, err := w.DeleteDocument(t.Context(), w.caller(user), commands.DocumentID{TenantID: tenant.ID, ID: first.DocumentID})
 	w.must(err)
 	if orphaned {
 		t.Fatal("orphaned although a document refers to it")
 	}
 	removal := w.caller(user)
 	for range 2 { // the second is a repetition of the same command
-		orphaned, _, err = w.DeleteDocument(t.Context(), removal, tenant.ID, second.DocumentID)
+		orphaned, _, err = w.DeleteDocument(t.Context(), removal, commands.DocumentID{TenantID: tenant.ID, ID: second.DocumentID})
 		w.must(err)
 		if !orphaned {
 			t.Fatal("not orphaned")
 		}
 	}
-	_, _, err = w.DeleteDocument(t.Context(), w.caller(user), tenant.ID, second.DocumentID)
+	_, _, err = w.DeleteDocument(t.Context(), w.caller(user), commands.DocumentID{TenantID: tenant.ID, ID: second.DocumentID})
 	refused(t, err, "document.unknown")
-	_, _, err = w.DeleteDocument(t.Context(), w.caller(user), tenant.ID, uuid.NewString())
+	_, _, err = w.DeleteDocument(t.Context(), w.caller(user), commands.DocumentID{TenantID: tenant.ID, ID: uuid.NewString()})
 	refused(t, err, "document.unknown")
 
 	other := w.tenant(user)

@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/membership"
@@ -28,14 +27,7 @@ type Tenant struct {
 // start. The receipt is the platform log's. Error: *[ValidationError].
 func (c *Commands) CreateTenant(ctx context.Context, by Caller, name string) (Tenant, Receipt, error) {
 	p := problems{}
-	switch trimmed := strings.TrimSpace(name); {
-	case trimmed == "":
-		p.add("name", "Must not be blank.")
-	case utf8.RuneCountInString(trimmed) > tenant.MaxNameChars:
-		p.add("name", "Has at most 255 characters.")
-	case !plainText(trimmed):
-		p.add("name", "Must be valid text without control characters.")
-	}
+	p.add("name", checkTenantName(name))
 	if err := p.err(); err != nil {
 		return Tenant{}, Receipt{}, err
 	}
@@ -57,11 +49,7 @@ func (c *Commands) CreateTenant(ctx context.Context, by Caller, name string) (Te
 // create records the tenant and then its first member; the tenant is not served before both are there.
 func (c *Commands) create(ctx context.Context, meta eventstore.Meta, create tenant.Create) (tenant.State, error) {
 	created := tenantStep(create.TenantID, create)
-	granted := &Decision[membership.State, membership.Command, membership.Event]{
-		Decider: membership.Decider,
-		Stream:  eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(create.TenantID, create.By)},
-		Command: membership.Grant{TenantID: create.TenantID, UserID: create.By, Role: membership.Admin, By: create.By, At: create.At},
-	}
+	granted := memberStep(create.TenantID, membership.Grant{TenantID: create.TenantID, UserID: create.By, Role: membership.Admin, By: create.By, At: create.At})
 	_, err := c.x.Execute(ctx, eventstore.PlatformTenant, meta, created, granted)
 	return created.State, err
 }

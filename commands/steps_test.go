@@ -66,15 +66,45 @@ func lives() []life {
 			return err
 		}},
 		{"delete", uploaded, func(w *world) error {
-			id := es.Key("tenant", someone, "create")
-			document := es.Key("document", string(commands.LogOf(id)), someone, "upload")
-			orphaned, _, err := w.DeleteDocument(w.t.Context(), w.fixed("delete"), id, document)
+			orphaned, _, err := w.DeleteDocument(w.t.Context(), w.fixed("delete"), fixedDocument(""))
 			if err == nil && !orphaned {
 				return errors.New("the file is not an orphan")
 			}
 			return err
 		}},
+		{"change", uploaded, func(w *world) error {
+			name, mime, plant := "valve.pdf", "text/plain", "north"
+			changed, _, err := w.ChangeDocument(w.t.Context(), w.fixed("change"), fixedDocument(""),
+				commands.ChangeDocument{Filename: &name, MimeType: &mime, Metadata: map[string]*string{"plant": &plant}})
+			if err == nil && (changed.Filename != name || changed.MimeType != mime || changed.Metadata["plant"] != plant || changed.UserID != someone) {
+				return fmt.Errorf("%+v", changed)
+			}
+			return err
+		}},
+		{"delete file", func(w *world) {
+			uploaded(w)
+			_, _, err := w.DeleteDocument(w.t.Context(), w.fixed("delete"), fixedDocument(""))
+			w.must(err)
+		}, func(w *world) error {
+			page, err := w.store.Tenant(commands.LogOf(fixedDocument("").TenantID)).Page(w.t.Context(), 0, 1000)
+			w.must(err)
+			for _, e := range page.Events {
+				if e.Type == "file.stored" {
+					_, _, err = w.DeleteFile(w.t.Context(), w.fixed("delete file"), fixedDocument("").TenantID, e.Stream.ID)
+				}
+			}
+			if err == nil && w.objects.count() > 0 {
+				return errors.New("the object is still there")
+			}
+			return err
+		}},
 	}
+}
+
+// fixedDocument is the document that setUp made.
+func fixedDocument(only string) commands.DocumentID {
+	id := es.Key("tenant", someone, "create")
+	return commands.DocumentID{TenantID: id, ID: es.Key("document", string(commands.LogOf(id)), someone, "upload"), Only: only}
 }
 
 // history is all that both logs hold, without what is drawn at random in each world.
@@ -164,16 +194,30 @@ func TestACommandIsFinishedAfterACrash(t *testing.T) {
 	}
 }
 
-// objectsFit checks that every stored file has its object.
+// objectsFit checks that every file that is kept has its object.
 func (w *world) objectsFit() {
 	w.t.Helper()
-	page, err := w.store.Tenant(commands.LogOf(es.Key("tenant", someone, "create"))).Page(w.t.Context(), 0, 1000)
+	w.objectsOf(es.Key("tenant", someone, "create"))
+}
+
+func (w *world) objectsOf(tenant string) {
+	w.t.Helper()
+	page, err := w.store.Tenant(commands.LogOf(tenant)).Page(w.t.Context(), 0, 1000)
 	w.must(err)
+	wanted := map[string]bool{}
 	for _, e := range page.Events {
 		fact, err := w.codec.Decode(w.t.Context(), e)
 		w.must(err)
-		if f, ok := fact.(file.Stored); ok && w.objects.kept[f.ObjectKey] == nil {
-			w.t.Fatalf("the object of file %s is gone", f.FileID)
+		switch f := fact.(type) {
+		case file.Stored:
+			wanted[f.ObjectKey] = true
+		case file.Deleted:
+			delete(wanted, f.ObjectKey)
+		}
+	}
+	for key := range wanted {
+		if w.objects.kept[key] == nil {
+			w.t.Fatalf("the object %s of a stored file is gone", key)
 		}
 	}
 }
@@ -214,7 +258,7 @@ func TestALaterStepMeetsSomebodyElse(t *testing.T) {
 			}
 			_, err := other.Execute(t.Context(), eventstore.PlatformTenant, eventstore.Meta{Command: "other", Actor: "other", At: w.now},
 				&commands.Decision[membership.State, membership.Command, membership.Event]{
-					Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(id, someone)},
+					Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: id},
 					Command: membership.Grant{TenantID: id, UserID: someone, Role: role, By: "other", At: w.now},
 				})
 			w.must(err)

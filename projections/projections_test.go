@@ -24,6 +24,7 @@ import (
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/memstore"
 	"github.com/factum-platform/factum/eventstore/seal"
+	"github.com/factum-platform/factum/infra/fulltext"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/postgres/pgtest"
 	"github.com/factum-platform/factum/infra/readmodel"
@@ -139,7 +140,7 @@ func (w *world) rows(projection, sql string) string {
 	w.t.Helper()
 	var out []string
 	err := readmodel.Read(w.t.Context(), w.pool, projection, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(w.t.Context(), strings.ReplaceAll(sql, "$", schema))
+		rows, err := tx.Query(w.t.Context(), strings.ReplaceAll(sql, "$.", schema+"."))
 		if err != nil {
 			return err
 		}
@@ -204,6 +205,36 @@ func TestATenantThatLeavesIsHidden(t *testing.T) {
 	w.is("directory", shown, "North Mill t t 2026-11-24 11:00:00+00")
 }
 
+// TestMembersAndNames: roles change in place, those who leave have no row, those who return joined anew, and a log that is applied again
+// from its beginning changes nothing.
+func TestMembersAndNames(t *testing.T) {
+	const other = "55555555-5555-4555-8555-555555555555"
+	w := newWorld(t)
+	later := at.Add(time.Hour)
+	w.says(eventstore.PlatformTenant, tenant.Kind, tenantID,
+		tenant.Created{TenantID: tenantID, Name: "North Mill", DatabaseName: "tenant_north", CreatedBy: userID, At: at}, tenant.Provisioned{TenantID: tenantID, At: at},
+		tenant.Renamed{TenantID: tenantID, Name: "South Mill", RenamedBy: userID, At: later})
+	w.says(eventstore.PlatformTenant, membership.Kind, tenantID,
+		membership.Granted{TenantID: tenantID, UserID: userID, Role: "admin", GrantedBy: userID, At: at},
+		membership.Granted{TenantID: tenantID, UserID: other, Role: "user", GrantedBy: userID, At: at},
+		membership.RoleChanged{TenantID: tenantID, UserID: other, Role: "admin", ChangedBy: userID, At: later},
+		membership.Removed{TenantID: tenantID, UserID: userID, RemovedBy: other, At: later})
+	const members = `select format('%s %s %s', user_id, role, joined_at) from $.memberships order by user_id`
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	w.is("directory", `select format('%s %s %s', name, database_name, updated_at) from $.tenants`, "South Mill tenant_north 2026-11-24 10:00:00+00")
+	w.is("directory", members, other+" admin 2026-11-24 09:00:00+00")
+	w.says(eventstore.PlatformTenant, membership.Kind, tenantID, membership.Granted{TenantID: tenantID, UserID: userID, Role: "viewer", GrantedBy: other, At: later})
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	both := userID + " viewer 2026-11-24 10:00:00+00\n" + other + " admin 2026-11-24 09:00:00+00"
+	w.is("directory", members, both)
+	if _, err := w.pool.Exec(t.Context(), `update proj.checkpoint set position = 0, last_event = null where projection = 'directory'`); err != nil {
+		t.Fatal(err)
+	}
+	w.project(directory.Projection(), eventstore.PlatformTenant)
+	w.is("directory", members, both)
+	w.is("directory", `select name from $.tenants`, "South Mill")
+}
+
 // story is a file with two documents, stamped at the second attempt.
 func story(w *world) {
 	w.says(log, file.Kind, fileID,
@@ -231,6 +262,51 @@ func TestDocumentsAndFiles(t *testing.T) {
 	w.is("documents", `select format('%s %s %s %s %s', ts_response, ts_serial, ts_policy, ts_algorithm, ts_authority) from $.files`, `\x0102 0x1 1.2 sha256 CN=x`)
 	w.is("documents", `select format('%s %s %s', file_size, document_count, s3_path) from $.files`, "7 1 k")
 	w.is("documents", `select id::text from $.documents`, docB)
+}
+
+func TestDocumentsChangeAndAreFound(t *testing.T) {
+	w := newWorld(t)
+	story(w)
+	later := at.Add(time.Hour)
+	w.says(log, document.Kind, docA,
+		document.Renamed{DocumentID: docA, Filename: es.Person("Pumpe-Süd_4.pdf"), RenamedBy: userID, At: at},
+		document.MimeTypeChanged{DocumentID: docA, MimeType: "text/plain", ChangedBy: userID, At: at},
+		document.MetadataSet{DocumentID: docA, Metadata: es.Person(`{"a":"1"}`), SetBy: userID, At: at},
+		document.MetadataSet{DocumentID: docA, Metadata: es.Person(`{"plant":"North \"Mill\"","line":""}`), SetBy: userID, At: later})
+	w.project(documents.Projection(), log)
+	w.is("documents", `select format('%s %s %s %s %s', filename, mime_type, metadata, version, updated_at) from $.documents where id = '`+docA+`'`,
+		`Pumpe-Süd_4.pdf text/plain {"line": "", "plant": "North \"Mill\""} 5 2026-11-24 10:00:00+00`)
+	for query, want := range map[string]string{
+		"pump": docA, "SÜD": docA, "plant north": docA, "mill pumpe": docA, "4": docA, "plan": docA + "\n" + docB, "secret plan": docB, "a": "", "1": "", "umpe": "", "pumpe secret": "",
+	} {
+		w.is("documents", `select id::text from $.documents where words @@ $q$`+fulltext.Query(query)+`$q$::tsquery order by id`, want)
+	}
+	w.says(log, document.Kind, docA, document.MetadataSet{DocumentID: docA, Metadata: es.Person(`{}`), SetBy: userID, At: later})
+	w.project(documents.Projection(), log)
+	w.is("documents", `select words::text from $.documents where id = '`+docA+`'`, "'4' 'pdf' 'pumpe' 'süd'")
+}
+
+// TestAFileThatIsDeletedAndComesAgain has one row, then none, then one for the new object, however many facts a slice holds.
+func TestAFileThatIsDeletedAndComesAgain(t *testing.T) {
+	for _, apart := range []bool{false, true} {
+		w := newWorld(t)
+		pause := func(want string) {
+			if apart {
+				w.project(documents.Projection(), log)
+				w.is("documents", `select format('%s %s %s', s3_path, document_count, ts_status) from $.files`, want)
+			}
+		}
+		stored := file.Stored{FileID: fileID, SHA256: "a", MD5: "b", Size: 7, ObjectKey: "k", StoredBy: userID, At: at}
+		w.says(log, file.Kind, fileID, stored, file.Linked{FileID: fileID, DocumentID: docA, At: at}, file.TimestampRequested{FileID: fileID, SHA256: "a", By: userID, At: at},
+			file.Unlinked{FileID: fileID, DocumentID: docA, At: at})
+		pause("k 0 pending")
+		w.says(log, file.Kind, fileID, file.Deleted{FileID: fileID, ObjectKey: "k", Size: 7, DeletedBy: userID, At: at})
+		pause("")
+		stored.ObjectKey = "k2"
+		w.says(log, file.Kind, fileID, stored, file.Linked{FileID: fileID, DocumentID: docB, At: at})
+		w.project(documents.Projection(), log)
+		w.is("documents", `select format('%s %s %s', s3_path, document_count, ts_status) from $.files`, "k2 1 none")
+	}
 }
 
 func TestAnAbandonedTimestampCanBeAskedForAgain(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode/utf8"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/jackc/pgx/v5"
@@ -16,60 +16,18 @@ import (
 )
 
 func (r routes) documents(api huma.API) {
-	httpapi.Route(api, get("list-documents", "/api/tenants/{tenant_id}/documents", "documents", "The tenant's documents, newest first"), r.listDocuments)
+	httpapi.Route(api, get("list-documents", "/api/tenants/{tenant_id}/documents", "documents", "The tenant's documents, newest first unless sorted otherwise"), r.listDocuments)
 	httpapi.Route(api, get("get-document", "/api/tenants/{tenant_id}/documents/{document_id}", "documents", "A document and its file"), r.document)
+	httpapi.Route(api, get("download-url", "/api/tenants/{tenant_id}/documents/{document_id}/download-url", "documents",
+		"A URL by which whoever has it may read the document's content for a while"), r.downloadURL)
 	httpapi.Route(api, binary(get("download-document", "/api/tenants/{tenant_id}/documents/{document_id}/download", "documents",
 		"The document's content, with its media type"), "*/*"), r.download)
 }
 
-type documentQuery struct {
-	httpapi.InTenant
-	httpapi.Fresh
-	httpapi.Page
-	Filename string `query:"filename" maxLength:"255" doc:"Only names that contain this, in whatever case."`
-}
-
-type documentPage struct {
-	Documents  []httpapi.Document `json:"documents" nullable:"false"`
-	Pagination httpapi.Pagination `json:"pagination"`
-}
-
-const documentColumns = `d.id::text, d.filename, d.mime_type, d.file_id::text, d.user_id::text, d.created_at, d.updated_at, d.created_by::text`
+const documentColumns = `d.id::text, d.filename, d.mime_type, d.file_id::text, d.user_id::text, d.created_at, d.updated_at, d.created_by::text, d.metadata`
 
 func documentFields(d *httpapi.Document) []any {
-	return []any{&d.ID, &d.Filename, &d.MimeType, &d.FileID, &d.UserID, &d.CreatedAt, &d.UpdatedAt, &d.CreatedBy}
-}
-
-var likeLiteral = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
-
-func (r routes) listDocuments(ctx context.Context, in *documentQuery) (*httpapi.Answer[documentPage], error) {
-	if !utf8.ValidString(in.Filename) || strings.ContainsRune(in.Filename, 0) {
-		return nil, httpapi.Invalid(map[string][]string{"filename": {"Must be valid text."}})
-	}
-	pattern := "%" + likeLiteral.Replace(in.Filename) + "%"
-	var out documentPage
-	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
-		var total int
-		if err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from %s.documents where filename ilike $1`, schema), pattern).Scan(&total); err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, fmt.Sprintf(`select %s from %s.documents d where filename ilike $1 order by d.created_at desc, d.id limit $2 offset $3`,
-			documentColumns, schema), pattern, in.PerPage, in.Offset())
-		if err != nil {
-			return err
-		}
-		out.Pagination = in.Of(total)
-		out.Documents, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (httpapi.Document, error) {
-			var d httpapi.Document
-			err := row.Scan(documentFields(&d)...)
-			return d, err
-		})
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("readapi: list documents: %w", err)
-	}
-	return httpapi.Answered(at, "The documents.", out), nil
+	return []any{&d.ID, &d.Filename, &d.MimeType, &d.FileID, &d.UserID, &d.CreatedAt, &d.UpdatedAt, &d.CreatedBy, &d.Metadata}
 }
 
 type oneDocument struct {
@@ -123,6 +81,37 @@ func (r routes) download(ctx context.Context, in *oneDocument) (*streamed, error
 			"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'",
 		}, content, size)
 	}}, nil
+}
+
+type urlQuery struct {
+	httpapi.InTenant
+	httpapi.Fresh
+	DocumentID string `path:"document_id" format:"uuid"`
+	ExpiresIn  int    `query:"expires_in" default:"3600" minimum:"60" maximum:"86400" doc:"Seconds until the URL is good no longer."`
+}
+
+type downloadURL struct {
+	DownloadURL string       `json:"download_url"`
+	ExpiresIn   int          `json:"expires_in" doc:"Seconds."`
+	ExpiresAt   httpapi.Time `json:"expires_at"`
+	Filename    string       `json:"filename"`
+	MimeType    string       `json:"mime_type"`
+	FileSize    int64        `json:"file_size" doc:"Bytes."`
+}
+
+func (r routes) downloadURL(ctx context.Context, in *urlQuery) (*httpapi.Answer[downloadURL], error) {
+	d, at, err := r.readDocument(ctx, &oneDocument{in.InTenant, in.Fresh, in.DocumentID})
+	if err != nil {
+		return nil, err
+	}
+	life := time.Duration(in.ExpiresIn) * time.Second
+	expires := r.Now().Add(life)
+	url, err := r.Objects.Presign(ctx, d.File.S3Path, life, d.MimeType, attachment(d.Filename))
+	if err != nil {
+		return nil, fmt.Errorf("readapi: sign a URL: %w", err)
+	}
+	return httpapi.Answered(at, "The URL is good until it expires, also when the document is deleted.",
+		downloadURL{url, in.ExpiresIn, httpapi.Time(expires), d.Filename, d.MimeType, d.File.FileSize}), nil
 }
 
 // attachment is a Content-Disposition (RFC 6266): a plain name for old clients, in which what is not safe in a quoted string became

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -17,14 +18,18 @@ import (
 )
 
 func (r routes) files(api huma.API) {
-	httpapi.Route(api, get("list-files", "/api/files/{tenant_id}/files", "files", "The tenant's stored contents, newest first"), r.listFiles)
+	httpapi.Route(api, get("list-files", "/api/files/{tenant_id}/files", "files", "The tenant's stored contents, newest first unless sorted otherwise"), r.listFiles)
 	httpapi.Route(api, get("get-file", "/api/files/{tenant_id}/files/{file_id}", "files", "A stored content with its time-stamp and its documents"), r.getFile)
 }
 
 type fileQuery struct {
 	httpapi.InTenant
 	httpapi.Fresh
-	httpapi.Page
+	ListPage
+	Period
+	Sort         string `query:"sort" default:"-created_at" enum:"created_at,-created_at,file_size,-file_size" doc:"Column to sort by; - sorts downwards."`
+	Orphaned     string `query:"orphaned" enum:"true,false" doc:"Only contents that no document refers to, or only the others."`
+	Timestamp    string `query:"timestamp" enum:"none,pending,success,error" doc:"Only contents whose time-stamp is so far."`
 	IncludeStats string `query:"include_stats" doc:"\"true\" adds what FileFull has over FileBasic." example:"true"`
 }
 
@@ -104,12 +109,14 @@ type fileStats struct {
 	TotalFiles   int     `json:"total_files"`
 	StorageBytes int64   `json:"total_storage_bytes"`
 	StorageMB    float64 `json:"total_storage_mb" doc:"Units of 1,048,576 bytes, two decimals."`
+	Orphaned     int     `json:"orphaned_files" doc:"Files that no document refers to."`
+	OrphanBytes  int64   `json:"orphaned_storage_bytes"`
 }
 
 type filePage struct {
 	Files      []fileFull         `json:"files" nullable:"false"`
 	Pagination httpapi.Pagination `json:"pagination"`
-	Stats      fileStats          `json:"stats"`
+	Stats      fileStats          `json:"stats" doc:"Of all files of the tenant, whatever is listed."`
 }
 
 const fileColumns = `f.id::text, f.md5_hash, f.s3_path, f.file_size, f.created_at, f.sha256_hash, f.updated_at, f.created_by::text, f.document_count,
@@ -152,20 +159,45 @@ func scanFile(row pgx.CollectableRow) (storedFile, error) {
 	return f, nil
 }
 
+// list is the query for the part of the files that is asked for.
+func (in *fileQuery) list() (*list, error) {
+	l := &list{columns: fileColumns, table: "files", as: "f"}
+	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage); err != nil {
+		return nil, err
+	}
+	l.created(in.Period)
+	switch in.Orphaned {
+	case "true":
+		l.conditions = append(l.conditions, "document_count = 0")
+	case "false":
+		l.conditions = append(l.conditions, "document_count > 0")
+	}
+	if in.Timestamp != "" {
+		l.where("ts_status = $", in.Timestamp)
+	}
+	return l, nil
+}
+
 func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[filePage], error) {
+	l, err := in.list()
+	if err != nil {
+		return nil, err
+	}
 	out := filePage{Files: []fileFull{}}
 	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
-		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*), coalesce(sum(file_size), 0)::bigint from %s.files`, schema)).
-			Scan(&out.Stats.TotalFiles, &out.Stats.StorageBytes)
+		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*), coalesce(sum(file_size), 0)::bigint, count(*) filter (where document_count = 0),
+			coalesce(sum(file_size) filter (where document_count = 0), 0)::bigint from %s.files`, schema)).
+			Scan(&out.Stats.TotalFiles, &out.Stats.StorageBytes, &out.Stats.Orphaned, &out.Stats.OrphanBytes)
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, fmt.Sprintf(`select %s from %s.files f order by f.created_at desc, f.id limit $1 offset $2`, fileColumns, schema),
-			in.PerPage, in.Offset())
-		if err != nil {
-			return err
-		}
-		files, err := pgx.CollectRows(rows, scanFile)
+		var files []storedFile
+		files, out.Pagination, err = read(ctx, tx, schema, l, scanFile, func(f storedFile) (value, id string) {
+			if l.column == "file_size" {
+				return strconv.FormatInt(f.basic.FileSize, 10), f.basic.ID
+			}
+			return f.basic.CreatedAt.String(), f.basic.ID
+		})
 		out.Files = make([]fileFull, len(files))
 		for i, f := range files {
 			out.Files[i].FileBasic = f.basic
@@ -178,7 +210,6 @@ func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[f
 	if err != nil {
 		return nil, fmt.Errorf("readapi: list files: %w", err)
 	}
-	out.Pagination = in.Of(out.Stats.TotalFiles)
 	out.Stats.StorageMB = math.Round(float64(out.Stats.StorageBytes)/(1<<20)*100) / 100
 	return httpapi.Answered(at, "The files.", out), nil
 }

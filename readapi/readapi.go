@@ -14,9 +14,11 @@ import (
 	"github.com/factum-platform/factum/infra/httpapi"
 )
 
-// Objects reads file contents. Get answers the size in bytes; the caller closes the reader. Error: objectstore.ErrNotFound.
+// Objects is where file contents lie. Get answers the size in bytes; the caller closes the reader. Error: objectstore.ErrNotFound.
 type Objects interface {
 	Get(ctx context.Context, key string) (io.ReadCloser, int64, error)
+	// Presign returns a URL by which everybody may read the object for a while, answered with this media type and disposition.
+	Presign(ctx context.Context, key string, life time.Duration, mimeType, disposition string) (string, error)
 }
 
 // Deps is what the routes need. For the OpenAPI document alone nothing is.
@@ -40,6 +42,7 @@ func Register(api huma.API, d Deps) {
 	r.identity(api)
 	r.users(api)
 	r.tenants(api)
+	r.members(api)
 	r.documents(api)
 	r.files(api)
 	r.timestamps(api)

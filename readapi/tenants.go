@@ -22,32 +22,17 @@ type inTenant struct {
 	httpapi.Fresh
 }
 
-type member struct {
-	httpapi.User
-	Role     string       `json:"role" enum:"admin,user,viewer"`
-	JoinedAt httpapi.Time `json:"joined_at"`
-}
-
 type tenantWithMembers struct {
 	httpapi.Tenant
-	Role    string   `json:"role" enum:"admin,user,viewer"`
-	Members []member `json:"members" nullable:"false"`
+	Role    string           `json:"role" enum:"admin,user,viewer"`
+	Members []httpapi.Member `json:"members" nullable:"false"`
 }
 
 func (r routes) tenant(ctx context.Context, in *inTenant) (*httpapi.Answer[tenantWithMembers], error) {
 	m := httpapi.MembershipOf(ctx)
 	out := tenantWithMembers{Tenant: m.Tenant, Role: m.Role}
-	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(`select u.id::text, u.first_name, u.last_name, u.email, u.is_active, u.created_at, u.updated_at, m.role, m.joined_at
-			from %[1]s.memberships m join %[1]s.users u on u.id = m.user_id where m.tenant_id = $1 and u.is_active order by m.joined_at, u.id`, schema), m.ID)
-		if err != nil {
-			return err
-		}
-		out.Members, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (member, error) {
-			var x member
-			err := row.Scan(&x.ID, &x.FirstName, &x.LastName, &x.Email, &x.IsActive, &x.CreatedAt, &x.UpdatedAt, &x.Role, &x.JoinedAt)
-			return x, err
-		})
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) (err error) {
+		out.Members, err = members(ctx, tx, schema, m.ID, "", httpapi.Page{Page: 1, PerPage: maxMembers})
 		return err
 	})
 	if err != nil {

@@ -207,17 +207,16 @@ func (b *bench) latency(name string, across bool) ratio.Figure {
 			if err := b.need(ctx, name, 2); err != nil {
 				return err
 			}
-			if err := b.rested(); err != nil {
-				return err
-			}
 			t := b.tenants[1]
 			if across {
-				other, err := b.site.Serve(ctx, "--roles", "projector")
-				if err != nil {
-					return err
-				}
-				defer func() { err = errors.Join(err, other.Stop()) }()
+				err = b.served(ctx, name)
 			} else {
+				err = b.rested()
+			}
+			if err != nil {
+				return err
+			}
+			if !across {
 				p, err := b.project(ctx, b.tenants[:2])
 				if err != nil {
 					return err

@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/bench/projections/site"
@@ -27,11 +26,12 @@ const copied = "copied"
 func (b *bench) rebuild() ratio.Figure {
 	return ratio.Figure{
 		Name: "rebuild", What: fmt.Sprintf("rebuild of documents, %s events, beside COPY of the resulting rows", round(b.events)), Unit: "events/s, rows/s", Bar: 0.25,
-		Measure: func(ctx context.Context, rounds ratio.Rounds) error {
+		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			r, err := b.newRebuilding(ctx)
 			if err != nil {
 				return err
 			}
+			defer func() { err = errors.Join(err, r.apart.Close()) }()
 			return rounds(func(ctx context.Context) (ours, theirs float64, err error) {
 				built, err := r.build(ctx)
 				if err != nil {
@@ -69,45 +69,44 @@ func (b *bench) rebuildTime() ratio.Figure {
 // rebuilding is a tenant whose documents are built again and again.
 type rebuilding struct {
 	b        *bench
-	tenant   site.Tenant
+	apart    *site.Apart
 	events   int
 	operator *runner.Operator
 	times    [][2]time.Duration // of building and of COPY, by round
 }
 
 // newRebuilding fills a log with what production writes.
-func (b *bench) newRebuilding(ctx context.Context) (*rebuilding, error) {
+func (b *bench) newRebuilding(ctx context.Context) (_ *rebuilding, err error) {
 	if err := b.rested(); err != nil {
 		return nil, err
 	}
 	r := &rebuilding{b: b}
-	b.rebuilt = r
-	var err error
-	if r.tenant, err = b.platform.NewTenant(ctx, "Rebuilt "+uuid.NewString()); err != nil {
+	if r.apart, err = b.platform.NewApart(ctx, "rebuilt"); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.apart.Close())
+		}
+	}()
 	stamp, err := b.site.Stamp(ctx)
 	if err != nil {
 		return nil, err
 	}
 	b.say("rebuild", "filling a log with %s events", round(b.events))
 	begun := time.Now()
-	if _, err := b.platform.Fill(ctx, r.tenant, b.events, &stamp, nil); err != nil {
+	if r.events, err = r.apart.Fill(ctx, b.events, &stamp); err != nil {
 		return nil, err
 	}
-	head, err := b.platform.Store.Tenant(r.tenant.Log).Head(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.events = int(head)
-	b.say("rebuild", "filled at %s events/s", round(int(float64(r.events)/time.Since(begun).Seconds())))
-	if err := b.site.Vacuum(ctx, r.tenant.Database); err != nil {
+	b.say("rebuild", "filled at %d events/s", int(float64(r.events)/time.Since(begun).Seconds()))
+	if err := b.site.Vacuum(ctx, r.apart.Tenant.Database); err != nil {
 		return nil, err
 	}
 	r.operator, err = runner.NewOperator(runner.Config{
-		Store: b.platform.Store, Codec: b.platform.Codec, Pool: b.platform.Databases.Pool, Tenants: b.platform.Databases.Tenants,
+		Store: r.apart.Store, Codec: b.platform.Codec, Pool: r.apart.Pool, Tenants: r.apart.Tenants,
 		Projections: site.ReadModels(), Logger: slog.New(slog.DiscardHandler),
 	})
+	b.rebuilt = r
 	return r, err
 }
 
@@ -119,7 +118,7 @@ func (r *rebuilding) build(ctx context.Context) (time.Duration, error) {
 	}
 	var comparing time.Duration
 	stage, since := "", time.Now()
-	out, err := r.operator.Rebuild(ctx, "documents", r.tenant.Log, runner.RebuildOptions{Progress: func(p runner.Progress) {
+	out, err := r.operator.Rebuild(ctx, "documents", r.apart.Tenant.Log, runner.RebuildOptions{Progress: func(p runner.Progress) {
 		if p.Stage == stage {
 			return
 		}
@@ -141,7 +140,7 @@ func (r *rebuilding) build(ctx context.Context) (time.Duration, error) {
 
 // copy copies the rows of the live generation into empty tables and returns how many there are and how long that took.
 func (r *rebuilding) copy(ctx context.Context) (rows int64, took time.Duration, err error) {
-	conn, err := pgx.Connect(ctx, r.b.site.DSN(r.tenant.Database))
+	conn, err := pgx.Connect(ctx, r.b.site.DSN(r.apart.Tenant.Database))
 	if err != nil {
 		return 0, 0, err
 	}

@@ -29,6 +29,7 @@ type cli struct {
 	Admins      AdminsCmd      `cmd:"" help:"Say who administers the platform: who may see and steer what concerns all tenants."`
 	Events      EventsCmd      `cmd:"" help:"Show the event types that logs hold."`
 	Demo        DemoCmd        `cmd:"" help:"Show the main job step by step against a running 'factum dev', which is started if there is none."`
+	Policy      PolicyCmd      `cmd:"" help:"Print who may call which route of the API."`
 	OpenAPI     OpenAPICmd     `cmd:"" name:"openapi" help:"Write the OpenAPI documents that the API serves at /api/docs."`
 	Version     VersionCmd     `cmd:"" help:"Print the version."`
 }

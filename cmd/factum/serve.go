@@ -44,6 +44,7 @@ type ServeCmd struct {
 	TenantConnections int `name:"tenant-connections" env:"FACTUM_TENANT_CONNECTIONS" default:"120" help:"Connections of this process to all tenants' databases together (${env}). Who finds none free waits."`
 
 	S3Endpoint      string `name:"s3-endpoint" env:"FACTUM_S3_ENDPOINT" placeholder:"URL" help:"S3 server: https://host:port (${env})."`
+	S3PublicURL     string `name:"s3-public-url" env:"FACTUM_S3_PUBLIC_URL" placeholder:"URL" help:"How clients outside reach the S3 server, for download URLs; like --s3-endpoint if it is not set (${env})."`
 	S3Region        string `name:"s3-region" env:"FACTUM_S3_REGION" default:"us-east-1" help:"Its region (${env})."`
 	S3Bucket        string `name:"s3-bucket" env:"FACTUM_S3_BUCKET" default:"factum" help:"Bucket, made when it is missing (${env})."`
 	S3AccessKey     string `name:"s3-access-key" env:"FACTUM_S3_ACCESS_KEY" placeholder:"KEY" help:"Access key (${env})."`
@@ -226,8 +227,13 @@ func (c ServeCmd) s3(ctx context.Context) (o objectstore.Config, err error) {
 		return o, err
 	}
 	o = objectstore.Config{AccessKey: c.S3AccessKey, SecretKey: secret, Bucket: c.S3Bucket, Region: c.S3Region}
-	if o.Endpoint, o.TLS, err = s3Address(c.S3Endpoint); err != nil {
+	if o.Endpoint, o.TLS, err = s3Address("--s3-endpoint (FACTUM_S3_ENDPOINT)", c.S3Endpoint); err != nil {
 		return o, err
+	}
+	if c.S3PublicURL != "" {
+		if o.PublicEndpoint, o.PublicTLS, err = s3Address("--s3-public-url (FACTUM_S3_PUBLIC_URL)", c.S3PublicURL); err != nil {
+			return o, err
+		}
 	}
 	return o, c.reachS3(ctx, o)
 }
@@ -243,11 +249,11 @@ func (c ServeCmd) s3Secret() (string, error) {
 	return strings.TrimSpace(string(raw)), nil
 }
 
-// s3Address reads the endpoint's URL.
-func s3Address(endpoint string) (hostPort string, tls bool, err error) {
+// s3Address reads an S3 server's URL; setting is where it comes from.
+func s3Address(setting, endpoint string) (hostPort string, tls bool, err error) {
 	u, err := url.Parse(endpoint)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-		return "", false, fmt.Errorf("--s3-endpoint (FACTUM_S3_ENDPOINT) %q is not a URL such as https://host:port", endpoint)
+		return "", false, fmt.Errorf("%s %q is not a URL such as https://host:port", setting, endpoint)
 	}
 	return u.Host, u.Scheme == "https", nil
 }

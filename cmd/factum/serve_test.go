@@ -355,6 +355,7 @@ func TestServeSaysWhatToDo(t *testing.T) {
 		"database is away":      {[]string{"database-url", "postgres://postgres@127.0.0.1:1/postgres"}, "check --database-url (FACTUM_DATABASE_URL)"},
 		"wrong password":        {[]string{"database-url", wrong.String()}, "check --database-url (FACTUM_DATABASE_URL)"},
 		"S3 is no URL":          {[]string{"s3-endpoint", "127.0.0.1:9000"}, "FACTUM_S3_ENDPOINT) \"127.0.0.1:9000\" is not a URL such as https://host:port"},
+		"the outside of S3":     {[]string{"s3-public-url", "https://files.example/path"}, "FACTUM_S3_PUBLIC_URL) \"https://files.example/path\" is not a URL such as https://host:port"},
 		"S3 is away":            {[]string{"s3-endpoint", "http://127.0.0.1:1"}, "see --s3-endpoint (FACTUM_S3_ENDPOINT)"},
 		"wrong S3 access key":   {[]string{"s3-access-key", "mallory"}, "--s3-access-key (FACTUM_S3_ACCESS_KEY)"},
 		"S3 secret in no file":  {[]string{"s3-secret-key-file", nowhere}, "FACTUM_S3_SECRET_KEY_FILE) cannot be read"},

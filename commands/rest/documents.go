@@ -27,6 +27,18 @@ func (r routes) documents(api huma.API) {
 		ID: "delete-document", Method: http.MethodDelete, Path: "/api/tenants/{tenant_id}/documents/{document_id}", Tag: "documents",
 		Summary: "Remove a document; its file and the file's time-stamp stay", Errors: []int{http.StatusConflict},
 	}, r.deleteDocument)
+	route(api, httpapi.Op{
+		ID: "change-document", Method: http.MethodPut, Path: "/api/tenants/{tenant_id}/documents/{document_id}", Tag: "documents", Accepts: true,
+		Summary: "Change a document's name, media type or metadata; what is not named stays", Errors: []int{http.StatusConflict},
+	}, r.changeDocument)
+	route(api, httpapi.Op{
+		ID: "delete-documents", Method: http.MethodPost, Path: "/api/tenants/{tenant_id}/documents/bulk/delete", Tag: "documents", Accepts: true,
+		Summary: "Remove many documents, each by itself", Errors: []int{http.StatusConflict},
+	}, r.deleteDocuments)
+	route(api, httpapi.Op{
+		ID: "change-documents", Method: http.MethodPost, Path: "/api/tenants/{tenant_id}/documents/bulk/metadata", Tag: "documents", Accepts: true,
+		Summary: "Change the metadata of many documents, each by itself", Errors: []int{http.StatusConflict},
+	}, r.changeDocuments)
 }
 
 func (r routes) uploadDocument(ctx context.Context, in *upload) (*httpapi.Answer[httpapi.DocumentWithFile], error) {
@@ -49,7 +61,7 @@ func (r routes) uploadDocument(ctx context.Context, in *upload) (*httpapi.Answer
 	return httpapi.Answered(at, "The document is stored.", httpapi.DocumentWithFile{
 		Document: httpapi.Document{
 			ID: u.DocumentID, Filename: u.Filename, MimeType: u.MimeType, FileID: u.FileID, UserID: u.UserID, CreatedBy: u.UserID,
-			CreatedAt: httpapi.Time(u.CreatedAt), UpdatedAt: httpapi.Time(u.CreatedAt),
+			CreatedAt: httpapi.Time(u.CreatedAt), UpdatedAt: httpapi.Time(u.CreatedAt), Metadata: map[string]string{},
 		},
 		File: httpapi.DocumentFile{MD5Hash: u.MD5, S3Path: u.ObjectKey, FileSize: u.Size, CreatedAt: httpapi.Time(u.FileCreatedAt)},
 	}), nil
@@ -68,10 +80,79 @@ type deletedDocument struct {
 
 func (r routes) deleteDocument(ctx context.Context, in *oneDocument) (*httpapi.Answer[deletedDocument], error) {
 	tenant, id := httpapi.MembershipOf(ctx).ID, strings.ToLower(in.DocumentID)
-	orphaned, receipt, err := r.Commands.DeleteDocument(ctx, r.caller(ctx, in.IdempotencyKey), tenant, id)
+	orphaned, receipt, err := r.Commands.DeleteDocument(ctx, r.caller(ctx, in.IdempotencyKey), commands.DocumentID{TenantID: tenant, ID: id, Only: httpapi.OwnerOf(ctx)})
 	if err != nil {
 		return nil, err
 	}
 	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Documents(tenant))
 	return httpapi.Answered(at, "The document is removed.", deletedDocument{id, orphaned}), nil
+}
+
+type documentChange struct {
+	httpapi.InTenant
+	httpapi.Repeatable
+	DocumentID string `path:"document_id" format:"uuid"`
+	Body       struct {
+		Filename *string            `json:"filename,omitempty" minLength:"1" maxLength:"255" example:"pump.pdf"`
+		MimeType *string            `json:"mime_type,omitempty" minLength:"1" maxLength:"100" example:"application/pdf"`
+		Metadata map[string]*string `json:"metadata,omitempty" doc:"New values by key; null removes one; keys that are not named stay."`
+	}
+}
+
+func (r routes) changeDocument(ctx context.Context, in *documentChange) (*httpapi.Answer[httpapi.Document], error) {
+	tenant, id := httpapi.MembershipOf(ctx).ID, strings.ToLower(in.DocumentID)
+	if in.Body.Filename == nil && in.Body.MimeType == nil && in.Body.Metadata == nil {
+		return nil, httpapi.Invalid(map[string][]string{"_schema": {"Name at least one field."}})
+	}
+	d, receipt, err := r.Commands.ChangeDocument(ctx, r.caller(ctx, in.IdempotencyKey), commands.DocumentID{TenantID: tenant, ID: id, Only: httpapi.OwnerOf(ctx)},
+		commands.ChangeDocument{Filename: in.Body.Filename, MimeType: in.Body.MimeType, Metadata: in.Body.Metadata})
+	if err != nil {
+		return nil, err
+	}
+	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Documents(tenant))
+	return httpapi.Answered(at, "The document is changed.", httpapi.Document{
+		ID: d.ID, Filename: d.Filename, MimeType: d.MimeType, FileID: d.FileID, UserID: d.UserID, CreatedBy: d.UserID,
+		CreatedAt: httpapi.Time(d.CreatedAt), UpdatedAt: httpapi.Time(d.UpdatedAt), Metadata: d.Metadata,
+	}), nil
+}
+
+type manyDocuments struct {
+	httpapi.InTenant
+	httpapi.Repeatable
+	Body struct {
+		DocumentIDs []string `json:"document_ids" format:"uuid" minItems:"1" maxItems:"1000" nullable:"false"`
+	}
+}
+
+func (r routes) deleteDocuments(ctx context.Context, in *manyDocuments) (*httpapi.Answer[results], error) {
+	tenant := httpapi.MembershipOf(ctx).ID
+	items, receipt, err := r.Commands.DeleteDocuments(ctx, r.caller(ctx, in.IdempotencyKey), tenant, httpapi.OwnerOf(ctx), distinct(in.Body.DocumentIDs))
+	if err != nil {
+		return nil, err
+	}
+	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Documents(tenant))
+	return httpapi.Answered(at, "The documents are removed, as far as each could be.", resultsOf(items)), nil
+}
+
+type manyChanges struct {
+	httpapi.InTenant
+	httpapi.Repeatable
+	Body struct {
+		DocumentIDs []string           `json:"document_ids" format:"uuid" minItems:"1" maxItems:"1000" nullable:"false"`
+		Metadata    map[string]*string `json:"metadata" nullable:"false" doc:"New values by key; null removes one; keys that are not named stay."`
+	}
+}
+
+func (r routes) changeDocuments(ctx context.Context, in *manyChanges) (*httpapi.Answer[results], error) {
+	tenant := httpapi.MembershipOf(ctx).ID
+	if len(in.Body.Metadata) == 0 {
+		return nil, httpapi.Invalid(map[string][]string{"metadata": {"Name at least one key."}})
+	}
+	items, receipt, err := r.Commands.ChangeDocuments(ctx, r.caller(ctx, in.IdempotencyKey), tenant, httpapi.OwnerOf(ctx), distinct(in.Body.DocumentIDs),
+		commands.ChangeDocument{Metadata: in.Body.Metadata})
+	if err != nil {
+		return nil, err
+	}
+	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Documents(tenant))
+	return httpapi.Answered(at, "The documents are changed, as far as each could be.", resultsOf(items)), nil
 }

@@ -38,8 +38,10 @@ func Register(api huma.API, d Deps) {
 	r.account(api)
 	r.tenants(api)
 	r.apiKeys(api)
+	r.members(api)
 	r.timestamping(api)
 	r.documents(api)
+	r.files(api)
 	r.projections(api)
 }
 
@@ -67,15 +69,19 @@ var refusals = map[string]struct {
 	status int
 	code   string
 }{
-	"user.email_taken": {http.StatusConflict, "email_exists"},
-	"document.unknown": {http.StatusNotFound, ""},
-	"tenant.unknown":   {http.StatusNotFound, ""},
-	"file.unknown":     {http.StatusNotFound, ""},
-	"session.unknown":  {http.StatusNotFound, ""},
-	"user.unknown":     {http.StatusNotFound, ""},
-	"apikey.unknown":   {http.StatusNotFound, ""},
-	"apikey.too_many":  {http.StatusConflict, ""},
-	"user.unverified":  {http.StatusForbidden, "email_unverified"},
+	"user.email_taken":   {http.StatusConflict, "email_exists"},
+	"user.unknown":       {http.StatusNotFound, ""},
+	"tenant.unknown":     {http.StatusNotFound, ""},
+	"tenant.deleted":     {http.StatusNotFound, ""},
+	"tenant.gone":        {http.StatusConflict, ""},
+	"membership.unknown": {http.StatusNotFound, ""},
+	"document.unknown":   {http.StatusNotFound, ""},
+	"document.not_owner": {http.StatusForbidden, ""},
+	"file.unknown":       {http.StatusNotFound, ""},
+	"session.unknown":    {http.StatusNotFound, ""},
+	"apikey.unknown":     {http.StatusNotFound, ""},
+	"apikey.too_many":    {http.StatusConflict, ""},
+	"user.unverified":    {http.StatusForbidden, "email_unverified"},
 
 	"projection.event_unknown": {http.StatusNotFound, ""},
 }

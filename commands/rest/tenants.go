@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -16,6 +17,18 @@ func (r routes) tenants(api huma.API) {
 		Summary: "Make a tenant with a database of its own; the caller becomes its admin", Status: http.StatusCreated,
 		Errors: []int{http.StatusConflict},
 	}, r.createTenant)
+	route(api, httpapi.Op{
+		ID: "rename-tenant", Method: http.MethodPut, Path: "/api/tenants/{tenant_id}", Tag: "tenants", Accepts: true,
+		Summary: "Change a tenant's name; its database keeps the first one", Errors: []int{http.StatusConflict},
+	}, r.renameTenant)
+	route(api, httpapi.Op{
+		ID: "delete-tenant", Method: http.MethodDelete, Path: "/api/tenants/{tenant_id}", Tag: "tenants",
+		Summary: "Serve a tenant no longer; everything stays for a return", Errors: []int{http.StatusConflict},
+	}, r.deleteTenant)
+	route(api, httpapi.Op{
+		ID: "restore-tenant", Method: http.MethodPost, Path: "/api/tenants/{tenant_id}/restore", Tag: "tenants",
+		Summary: "Serve a deleted tenant again, with the members that it had", Errors: []int{http.StatusConflict},
+	}, r.restoreTenant)
 }
 
 type newTenant struct {
@@ -43,6 +56,55 @@ func (r routes) createTenant(ctx context.Context, in *newTenant) (*httpapi.Answe
 		}
 	}
 	return httpapi.Answered(at, "The tenant is ready.", tenantWithRole{tenantOf(t), "admin"}), nil
+}
+
+type tenantChange struct {
+	httpapi.InTenant
+	httpapi.Repeatable
+	Body struct {
+		Name     *string `json:"name,omitempty" minLength:"1" maxLength:"255" example:"North Mill"`
+		IsActive *bool   `json:"is_active,omitempty" enum:"true" doc:"Changes nothing: to end a tenant, delete it."`
+	}
+}
+
+func (r routes) renameTenant(ctx context.Context, in *tenantChange) (*httpapi.Answer[httpapi.Tenant], error) {
+	t := httpapi.MembershipOf(ctx).Tenant
+	if in.Body.Name == nil && in.Body.IsActive == nil {
+		return nil, httpapi.Invalid(map[string][]string{"_schema": {"Name at least one field."}})
+	}
+	if in.Body.Name == nil {
+		return httpapi.Answered(r.Server.Settle(ctx, 0, httpapi.Directory()), "The tenant is as it was.", t), nil
+	}
+	renamed, receipt, err := r.Commands.RenameTenant(ctx, r.caller(ctx, in.IdempotencyKey), t.ID, *in.Body.Name)
+	if err != nil {
+		return nil, err
+	}
+	t.Name = renamed.Name
+	if renamed.UpdatedAt.After(time.Time(t.UpdatedAt)) {
+		t.UpdatedAt = httpapi.Time(renamed.UpdatedAt)
+	}
+	return httpapi.Answered(r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory()), "The tenant has the name.", t), nil
+}
+
+type tenantOnly struct {
+	httpapi.InTenant
+	httpapi.Repeatable
+}
+
+func (r routes) deleteTenant(ctx context.Context, in *tenantOnly) (*httpapi.Done, error) {
+	receipt, err := r.Commands.DeleteTenant(ctx, r.caller(ctx, in.IdempotencyKey), httpapi.MembershipOf(ctx).ID)
+	if err != nil {
+		return nil, err
+	}
+	return httpapi.DoneWith(r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory()), "The tenant is deleted; an admin can restore it."), nil
+}
+
+func (r routes) restoreTenant(ctx context.Context, in *tenantOnly) (*httpapi.Done, error) {
+	receipt, err := r.Commands.RestoreTenant(ctx, r.caller(ctx, in.IdempotencyKey), httpapi.MembershipOf(ctx).ID)
+	if err != nil {
+		return nil, err
+	}
+	return httpapi.DoneWith(r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory()), "The tenant is served again."), nil
 }
 
 func tenantOf(t commands.Tenant) httpapi.Tenant {

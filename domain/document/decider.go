@@ -30,13 +30,24 @@ type Upload struct {
 	At                 time.Time
 }
 
-// Delete asks to remove the document.
+// Change asks for another name, media type or metadata; nil leaves them. Only, unless it is "", is the one person whose documents may be
+// changed.
+type Change struct {
+	Filename *es.Personal
+	MimeType *string
+	Metadata map[string]*string // by key the new value, nil for none; keys that are not named stay
+	By, Only string
+	At       time.Time
+}
+
+// Delete asks to remove the document. Only is as in [Change].
 type Delete struct {
-	By string
-	At time.Time
+	By, Only string
+	At       time.Time
 }
 
 func (Upload) isDocumentCommand() {}
+func (Change) isDocumentCommand() {}
 func (Delete) isDocumentCommand() {}
 
 // State is what is known of a document.
@@ -47,6 +58,8 @@ type State struct {
 	MimeType        string
 	UploadedBy      string
 	UploadedAt      time.Time
+	Metadata        es.Personal // a JSON object of strings; "" for none
+	ChangedAt       time.Time   // of the last event
 }
 
 // CheckFilename says what is wrong with a trimmed file name, "" when nothing is.
@@ -77,35 +90,88 @@ func CheckMimeType(mime string) string {
 	return ""
 }
 
-// Decider decides about one document. Refusals: document.exists, document.unknown, document.filename, document.mime_type.
+// Decider decides about one document. Refusals: document.exists, document.unknown, document.not_owner, document.mime_type,
+// document.metadata.
 var Decider = es.Decider[State, Command, Event]{
 	Initial: func() State { return State{} },
-	Decide: func(s State, c Command) ([]Event, error) {
-		switch c := c.(type) {
-		case Upload:
-			if s.Exists {
-				return nil, es.Refuse("document.exists", "This document exists already.")
-			}
-			if wrong := CheckMimeType(c.MimeType); wrong != "" {
-				return nil, es.Refuse("document.mime_type", "%s", wrong)
-			}
-			return []Event{Uploaded{DocumentID: c.DocumentID, FileID: c.FileID, Filename: c.Filename, MimeType: strings.ToLower(c.MimeType), UploadedBy: c.By, At: c.At}}, nil
-		case Delete:
-			if !s.Exists || s.Deleted {
-				return nil, es.Refuse("document.unknown", "There is no such document.")
-			}
-			return []Event{Deleted{DocumentID: s.ID, FileID: s.FileID, DeletedBy: c.By, At: c.At}}, nil
-		default:
-			return nil, es.Refuse("document.command", "Unknown command %T.", c)
+	Decide:  decide,
+	Evolve:  evolve,
+}
+
+func decide(s State, c Command) ([]Event, error) {
+	switch c := c.(type) {
+	case Upload:
+		if s.Exists {
+			return nil, es.Refuse("document.exists", "This document exists already.")
 		}
-	},
-	Evolve: func(s State, e Event) State {
-		switch e := e.(type) {
-		case Uploaded:
-			return State{Exists: true, ID: e.DocumentID, FileID: e.FileID, Filename: e.Filename, MimeType: e.MimeType, UploadedBy: e.UploadedBy, UploadedAt: e.At}
-		case Deleted:
-			s.Deleted = true
+		if wrong := CheckMimeType(c.MimeType); wrong != "" {
+			return nil, es.Refuse("document.mime_type", "%s", wrong)
 		}
-		return s
-	},
+		return []Event{Uploaded{DocumentID: c.DocumentID, FileID: c.FileID, Filename: c.Filename, MimeType: strings.ToLower(c.MimeType), UploadedBy: c.By, At: c.At}}, nil
+	case Change:
+		if err := s.open(c.Only); err != nil {
+			return nil, err
+		}
+		return decideChange(s, c)
+	case Delete:
+		if err := s.open(c.Only); err != nil {
+			return nil, err
+		}
+		return []Event{Deleted{DocumentID: s.ID, FileID: s.FileID, DeletedBy: c.By, At: c.At}}, nil
+	default:
+		return nil, es.Refuse("document.command", "Unknown command %T.", c)
+	}
+}
+
+// open refuses when the document is not there, or is not of the one person whose documents may be changed.
+func (s State) open(only string) error {
+	switch {
+	case !s.Exists || s.Deleted:
+		return es.Refuse("document.unknown", "There is no such document.")
+	case only != "" && only != s.UploadedBy:
+		return es.Refuse("document.not_owner", "Your role in this tenant allows this for documents that you uploaded only.")
+	}
+	return nil
+}
+
+func decideChange(s State, c Change) ([]Event, error) {
+	var out []Event
+	if c.Filename != nil && c.Filename.Reveal() != s.Filename.Reveal() {
+		out = append(out, Renamed{DocumentID: s.ID, Filename: *c.Filename, RenamedBy: c.By, At: c.At})
+	}
+	if c.MimeType != nil {
+		if wrong := CheckMimeType(*c.MimeType); wrong != "" {
+			return nil, es.Refuse("document.mime_type", "%s", wrong)
+		}
+		if mime := strings.ToLower(*c.MimeType); mime != s.MimeType {
+			out = append(out, MimeTypeChanged{DocumentID: s.ID, MimeType: mime, ChangedBy: c.By, At: c.At})
+		}
+	}
+	metadata, changed, err := merge(s.Metadata, c.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	if changed {
+		out = append(out, MetadataSet{DocumentID: s.ID, Metadata: metadata, SetBy: c.By, At: c.At})
+	}
+	return out, nil
+}
+
+func evolve(s State, e Event) State {
+	switch e := e.(type) {
+	case Uploaded:
+		return State{
+			Exists: true, ID: e.DocumentID, FileID: e.FileID, Filename: e.Filename, MimeType: e.MimeType, UploadedBy: e.UploadedBy,
+			UploadedAt: e.At, ChangedAt: e.At,
+		}
+	case Renamed:
+		s.Filename, s.ChangedAt = e.Filename, e.At
+	case MimeTypeChanged:
+		s.MimeType, s.ChangedAt = e.MimeType, e.At
+	case MetadataSet:
+		s.Metadata, s.ChangedAt = e.Metadata, e.At
+	case Deleted:
+		s.Deleted, s.ChangedAt = true, e.At
+	}
+	return s
 }

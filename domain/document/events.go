@@ -1,4 +1,4 @@
-// Package document decides about documents: a name and a media type that a user gave to a file. Its log is the tenant's own.
+// Package document decides about documents: a name, a media type and metadata that users gave to a file. Its log is the tenant's own.
 package document
 
 import (
@@ -23,6 +23,30 @@ type Uploaded struct {
 	At         time.Time   `json:"at"`
 }
 
+// Renamed says that a document has another name.
+type Renamed struct {
+	DocumentID string      `json:"document_id"`
+	Filename   es.Personal `json:"filename"`
+	RenamedBy  string      `json:"renamed_by"`
+	At         time.Time   `json:"at"`
+}
+
+// MimeTypeChanged says that a document has another media type; its content is the same.
+type MimeTypeChanged struct {
+	DocumentID string    `json:"document_id"`
+	MimeType   string    `json:"mime_type"`
+	ChangedBy  string    `json:"changed_by"`
+	At         time.Time `json:"at"`
+}
+
+// MetadataSet says what a document's metadata are from now on: all of them, a JSON object of strings. They may tell of people.
+type MetadataSet struct {
+	DocumentID string      `json:"document_id"`
+	Metadata   es.Personal `json:"metadata"`
+	SetBy      string      `json:"set_by"`
+	At         time.Time   `json:"at"`
+}
+
 // Deleted says that the document is gone; its file stays.
 type Deleted struct {
 	DocumentID string    `json:"document_id"`
@@ -31,5 +55,8 @@ type Deleted struct {
 	At         time.Time `json:"at"`
 }
 
-func (Uploaded) isDocumentEvent() {}
-func (Deleted) isDocumentEvent()  {}
+func (Uploaded) isDocumentEvent()        {}
+func (Renamed) isDocumentEvent()         {}
+func (MimeTypeChanged) isDocumentEvent() {}
+func (MetadataSet) isDocumentEvent()     {}
+func (Deleted) isDocumentEvent()         {}

@@ -8,7 +8,7 @@ import (
 // Personal is text about a person. In memory it is open; in the log it is sealed under the person's own
 // key (package eventstore/seal), and after that key is destroyed it decodes as erased. It prints and logs as
 // "[personal]", so that a value cannot slip into a log line, an error or a URL by formatting. The zero value is
-// an empty, not erased, text. Deciders may carry it but must not branch on it.
+// an empty, not erased, text. Deciders carry it; one that looks into it must take an erased value for an empty one.
 type Personal struct {
 	text   string
 	erased bool

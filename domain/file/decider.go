@@ -35,6 +35,12 @@ type Unlink struct {
 	At         time.Time
 }
 
+// Delete asks that the content is kept no longer. Only an orphan can go.
+type Delete struct {
+	By string
+	At time.Time
+}
+
 // RequestTimestamp asks for a time-stamp, also again after it was abandoned.
 type RequestTimestamp struct {
 	By string
@@ -54,6 +60,7 @@ type RecordFailure struct {
 
 func (Keep) isFileCommand()             {}
 func (Unlink) isFileCommand()           {}
+func (Delete) isFileCommand()           {}
 func (RequestTimestamp) isFileCommand() {}
 func (RecordTimestamp) isFileCommand()  {}
 func (RecordFailure) isFileCommand()    {}
@@ -72,6 +79,7 @@ const (
 // State is what is known of a file.
 type State struct {
 	Exists      bool
+	Deleted     bool // it existed, and its content was not stored again since
 	ID          string
 	SHA256, MD5 string
 	ObjectKey   string
@@ -84,7 +92,7 @@ type State struct {
 	Attempts    int // failed since the request
 }
 
-// Decider decides about one file. Refusals: file.unknown, file.mismatch.
+// Decider decides about one file. Refusals: file.unknown, file.mismatch, file.referenced.
 var Decider = es.Decider[State, Command, Event]{
 	Initial: func() State { return State{} },
 	Decide:  decide,
@@ -96,9 +104,20 @@ func decide(s State, c Command) ([]Event, error) {
 		return decideKeep(s, keep)
 	}
 	if !s.Exists {
+		switch c.(type) {
+		case RecordTimestamp, RecordFailure:
+			if s.Deleted {
+				return nil, nil // nobody waits for it any more
+			}
+		}
 		return nil, es.Refuse("file.unknown", "There is no such file.")
 	}
 	switch c := c.(type) {
+	case Delete:
+		if len(s.Documents) > 0 {
+			return nil, es.Refuse("file.referenced", "Documents refer to this file. Delete them first.")
+		}
+		return []Event{Deleted{FileID: s.ID, ObjectKey: s.ObjectKey, Size: s.Size, DeletedBy: c.By, At: c.At}}, nil
 	case Unlink:
 		if !s.Documents[c.DocumentID] {
 			return nil, nil
@@ -131,10 +150,11 @@ func decide(s State, c Command) ([]Event, error) {
 
 func decideKeep(s State, c Keep) ([]Event, error) {
 	var out []Event
+	if s.SHA256 != "" && s.SHA256 != c.SHA256 {
+		return nil, es.Refuse("file.mismatch", "This file has another content.")
+	}
 	if !s.Exists {
 		out = append(out, Stored{FileID: c.FileID, SHA256: c.SHA256, MD5: c.MD5, Size: c.Size, ObjectKey: c.ObjectKey, StoredBy: c.By, At: c.At})
-	} else if s.SHA256 != c.SHA256 {
-		return nil, es.Refuse("file.mismatch", "This file has another content.")
 	}
 	if !s.Documents[c.DocumentID] {
 		out = append(out, Linked{FileID: c.FileID, DocumentID: c.DocumentID, At: c.At})
@@ -170,6 +190,8 @@ func evolve(s State, e Event) State {
 	case Unlinked:
 		s.Documents = maps.Clone(s.Documents)
 		delete(s.Documents, e.DocumentID)
+	case Deleted:
+		s.Exists, s.Deleted, s.Stamp, s.Attempts = false, true, Unwanted, 0
 	case TimestampRequested:
 		s.Stamp, s.RequestedAt, s.Attempts = Pending, e.At, 0
 	case Timestamped:

@@ -43,6 +43,32 @@ func TestUnlink(t *testing.T) {
 	given(t, stored).When(gone).Then()
 }
 
+func TestDelete(t *testing.T) {
+	remove := Delete{By: "v", At: later}
+	unlinked := Unlinked{FileID: "f", DocumentID: "d1", At: later}
+	deleted := Deleted{FileID: "f", ObjectKey: "k", Size: 3, DeletedBy: "v", At: later}
+	given(t).When(remove).Refused("file.unknown")
+	given(t, stored, linked).When(remove).Refused("file.referenced")
+	orphan := []Event{stored, linked, asked, unlinked}
+	given(t, orphan...).When(remove).Then(deleted)
+	gone := append(orphan, deleted)
+	given(t, gone...).When(remove).Refused("file.unknown")
+	given(t, gone...).When(RequestTimestamp{By: "u", At: later}).Refused("file.unknown")
+	given(t, gone...).When(RecordTimestamp{Stamp: got}).Then()
+	given(t, gone...).When(RecordFailure{Attempt: 1, Reason: "down", At: later}).Then()
+	// The content comes again: as another object, and with a time-stamp of its own.
+	again := keep
+	again.ObjectKey, again.DocumentID, again.At = "k2", "d2", later
+	back := Stored{FileID: "f", SHA256: "aa", MD5: "bb", ObjectKey: "k2", Size: 3, StoredBy: "u", At: later}
+	given(t, gone...).When(again).Then(back, Linked{FileID: "f", DocumentID: "d2", At: later}, TimestampRequested{FileID: "f", SHA256: "aa", By: "u", At: later})
+	if s := Decider.Fold(Decider.Initial(), append(gone, back)...); !s.Exists || s.Deleted || s.ObjectKey != "k2" || s.Stamp != Unwanted || len(s.Documents) != 0 {
+		t.Errorf("%+v", s)
+	}
+	other := again
+	other.SHA256 = "cc"
+	given(t, gone...).When(other).Refused("file.mismatch")
+}
+
 func TestTimestampOutcomes(t *testing.T) {
 	failure := RecordFailure{Attempt: 1, Reason: "down", At: later}
 	failed := TimestampFailed{FileID: "f", Attempt: 1, Reason: "down", NextAttempt: later.Add(2 * time.Second), At: later}

@@ -29,7 +29,7 @@ type Linked struct {
 	At         time.Time `json:"at"`
 }
 
-// Unlinked says that a document no longer refers to the file. A file without documents is an orphan; it stays.
+// Unlinked says that a document no longer refers to the file. A file without documents is an orphan; it stays until it is deleted.
 type Unlinked struct {
 	FileID     string    `json:"file_id"`
 	DocumentID string    `json:"document_id"`
@@ -74,6 +74,16 @@ type TimestampAbandoned struct {
 	At      time.Time `json:"at"`
 }
 
+// Deleted says that the content is kept no longer. Its time-stamps stay in the log. The same content may come again, as another object.
+type Deleted struct {
+	FileID    string    `json:"file_id"`
+	ObjectKey string    `json:"object_key"` // what may be removed from the object store from now on
+	Size      int64     `json:"size"`       // bytes
+	DeletedBy string    `json:"deleted_by"`
+	At        time.Time `json:"at"`
+}
+
+func (Deleted) isFileEvent()            {}
 func (Stored) isFileEvent()             {}
 func (Linked) isFileEvent()             {}
 func (Unlinked) isFileEvent()           {}

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"maps"
 	"time"
 
 	"github.com/factum-platform/factum/domain/es"
@@ -13,47 +14,130 @@ const (
 	Viewer = "viewer"
 )
 
-// Command is something that is asked of a membership.
+// Command is something that is asked of a tenant's members.
 type Command interface{ isMembershipCommand() }
 
-// Grant asks that the user has the role in the tenant.
+// Grant asks that the user is a member with the role; one who is that already stays so.
 type Grant struct {
 	TenantID, UserID, Role, By string
 	At                         time.Time
 }
 
-func (Grant) isMembershipCommand() {}
+// Add asks that the user, who is no member yet, becomes one.
+type Add struct {
+	TenantID, UserID, Role, By string
+	At                         time.Time
+}
 
-// State is what is known of a membership.
-type State struct{ Role string } // "" for nobody
+// ChangeRole asks that the member has another role.
+type ChangeRole struct {
+	TenantID, UserID, Role, By string
+	At                         time.Time
+}
 
-// Decider decides about one user in one tenant. Refusals: membership.role, membership.exists.
+// Remove asks that the user is a member no longer.
+type Remove struct {
+	TenantID, UserID, By string
+	At                   time.Time
+}
+
+func (Grant) isMembershipCommand()      {}
+func (Add) isMembershipCommand()        {}
+func (ChangeRole) isMembershipCommand() {}
+func (Remove) isMembershipCommand()     {}
+
+// Member is a user in a tenant.
+type Member struct {
+	Role     string
+	JoinedAt time.Time
+}
+
+// State is the members of a tenant, by the user's id. It does not change once it was handed out.
+type State struct{ Members map[string]Member }
+
+// Decider decides about the members of one tenant. Refusals: membership.role, membership.exists, membership.unknown, membership.last_admin.
 var Decider = es.Decider[State, Command, Event]{
 	Initial: func() State { return State{} },
-	Decide: func(s State, c Command) ([]Event, error) {
-		switch c := c.(type) {
-		case Grant:
-			switch c.Role {
-			case Admin, User, Viewer:
-			default:
-				return nil, es.Refuse("membership.role", "A role is admin, user or viewer.")
-			}
-			if s.Role == c.Role {
-				return nil, nil
-			}
-			if s.Role != "" {
-				return nil, es.Refuse("membership.exists", "This user is a member already, with another role.")
-			}
-			return []Event{Granted{TenantID: c.TenantID, UserID: c.UserID, Role: c.Role, GrantedBy: c.By, At: c.At}}, nil
-		default:
-			return nil, es.Refuse("membership.command", "Unknown command %T.", c)
+	Decide:  decide,
+	Evolve:  evolve,
+}
+
+func decide(s State, c Command) ([]Event, error) {
+	switch c := c.(type) {
+	case Grant:
+		if known, ok := s.Members[c.UserID]; ok && known.Role == c.Role {
+			return nil, nil
 		}
-	},
-	Evolve: func(s State, e Event) State {
-		switch e := e.(type) {
-		case Granted:
-			s.Role = e.Role
+		return decide(s, Add(c))
+	case Add:
+		if err := checkRole(c.Role); err != nil {
+			return nil, err
 		}
-		return s
-	},
+		if _, ok := s.Members[c.UserID]; ok {
+			return nil, es.Refuse("membership.exists", "This user is a member already. Change the role instead.")
+		}
+		return []Event{Granted{TenantID: c.TenantID, UserID: c.UserID, Role: c.Role, GrantedBy: c.By, At: c.At}}, nil
+	case ChangeRole:
+		if err := checkRole(c.Role); err != nil {
+			return nil, err
+		}
+		known, ok := s.Members[c.UserID]
+		switch {
+		case !ok:
+			return nil, unknown()
+		case known.Role == c.Role:
+			return nil, nil
+		case s.lastAdmin(c.UserID):
+			return nil, es.Refuse("membership.last_admin", "This is the tenant's last admin. Make somebody else an admin first.")
+		}
+		return []Event{RoleChanged{TenantID: c.TenantID, UserID: c.UserID, Role: c.Role, ChangedBy: c.By, At: c.At}}, nil
+	case Remove:
+		if _, ok := s.Members[c.UserID]; !ok {
+			return nil, unknown()
+		}
+		if s.lastAdmin(c.UserID) {
+			return nil, es.Refuse("membership.last_admin", "This is the tenant's last admin. Make somebody else an admin first, or delete the tenant.")
+		}
+		return []Event{Removed{TenantID: c.TenantID, UserID: c.UserID, RemovedBy: c.By, At: c.At}}, nil
+	default:
+		return nil, es.Refuse("membership.command", "Unknown command %T.", c)
+	}
+}
+
+func unknown() error { return es.Refuse("membership.unknown", "This user is no member of the tenant.") }
+
+func checkRole(role string) error {
+	switch role {
+	case Admin, User, Viewer:
+		return nil
+	default:
+		return es.Refuse("membership.role", "A role is admin, user or viewer.")
+	}
+}
+
+// lastAdmin tells whether the user is an admin and nobody else is.
+func (s State) lastAdmin(userID string) bool {
+	if s.Members[userID].Role != Admin {
+		return false
+	}
+	for id, m := range s.Members {
+		if id != userID && m.Role == Admin {
+			return false
+		}
+	}
+	return true
+}
+
+func evolve(s State, e Event) State {
+	members := make(map[string]Member, len(s.Members)+1)
+	maps.Copy(members, s.Members)
+	switch e := e.(type) {
+	case Granted:
+		members[e.UserID] = Member{Role: e.Role, JoinedAt: e.At}
+	case RoleChanged:
+		members[e.UserID] = Member{Role: e.Role, JoinedAt: members[e.UserID].JoinedAt}
+	case Removed:
+		delete(members, e.UserID)
+	}
+	return State{members}
 }

@@ -1,19 +1,13 @@
 // Package membership decides who belongs to a tenant and in which role. Its log is the platform's.
 package membership
 
-import (
-	"time"
+import "time"
 
-	"github.com/factum-platform/factum/domain/es"
-)
-
-// Kind is the stream kind; the stream id is [StreamID].
+// Kind is the stream kind; the stream id is the tenant's. One stream holds all members of a tenant, because one rule concerns them all: a
+// tenant keeps an admin, whoever leaves at the same time as whom.
 const Kind = "membership"
 
-// StreamID is the id of the one stream about this user in this tenant.
-func StreamID(tenantID, userID string) string { return es.Key("membership", tenantID, userID) }
-
-// Event is a fact about a membership.
+// Event is a fact about a tenant's members.
 type Event interface{ isMembershipEvent() }
 
 // Granted says that a user has a role in a tenant.
@@ -25,4 +19,23 @@ type Granted struct {
 	At        time.Time `json:"at"`
 }
 
-func (Granted) isMembershipEvent() {}
+// RoleChanged says that a member has another role from now on.
+type RoleChanged struct {
+	TenantID  string    `json:"tenant_id"`
+	UserID    string    `json:"user_id"`
+	Role      string    `json:"role"` // admin, user or viewer
+	ChangedBy string    `json:"changed_by"`
+	At        time.Time `json:"at"`
+}
+
+// Removed says that a user is a member no longer. What the user uploaded stays.
+type Removed struct {
+	TenantID  string    `json:"tenant_id"`
+	UserID    string    `json:"user_id"`
+	RemovedBy string    `json:"removed_by"`
+	At        time.Time `json:"at"`
+}
+
+func (Granted) isMembershipEvent()     {}
+func (RoleChanged) isMembershipEvent() {}
+func (Removed) isMembershipEvent()     {}

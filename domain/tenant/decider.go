@@ -29,6 +29,12 @@ type Adopt struct {
 // Provision says that the database is ready.
 type Provision struct{ At time.Time }
 
+// Rename asks for another name, which is trimmed.
+type Rename struct {
+	Name, By string
+	At       time.Time
+}
+
 // Delete asks that the tenant is served no longer.
 type Delete struct {
 	By string
@@ -44,6 +50,7 @@ type Restore struct {
 func (Create) isTenantCommand()    {}
 func (Adopt) isTenantCommand()     {}
 func (Provision) isTenantCommand() {}
+func (Rename) isTenantCommand()    {}
 func (Delete) isTenantCommand()    {}
 func (Restore) isTenantCommand()   {}
 
@@ -57,6 +64,7 @@ type State struct {
 	DatabaseName string
 	CreatedBy    string
 	CreatedAt    time.Time
+	UpdatedAt    time.Time // when it was created, renamed, deleted or restored last
 }
 
 // Decider decides about one tenant. Refusals: tenant.name, tenant.exists, tenant.unknown, tenant.deleted.
@@ -83,6 +91,19 @@ var Decider = es.Decider[State, Command, Event]{
 				return nil, nil
 			}
 			return []Event{Provisioned{TenantID: s.ID, At: c.At}}, nil
+		case Rename:
+			name, err := checkName(c.Name)
+			switch {
+			case err != nil:
+				return nil, err
+			case !s.Exists:
+				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
+			case s.Deleted:
+				return nil, es.Refuse("tenant.deleted", "This tenant was deleted.")
+			case name == s.Name:
+				return nil, nil
+			}
+			return []Event{Renamed{TenantID: s.ID, Name: name, RenamedBy: c.By, At: c.At}}, nil
 		case Delete:
 			if !s.Exists {
 				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
@@ -106,25 +127,35 @@ var Decider = es.Decider[State, Command, Event]{
 	Evolve: func(s State, e Event) State {
 		switch e := e.(type) {
 		case Created:
-			return State{Exists: true, ID: e.TenantID, Name: e.Name, DatabaseName: e.DatabaseName, CreatedBy: e.CreatedBy, CreatedAt: e.At}
+			return State{Exists: true, ID: e.TenantID, Name: e.Name, DatabaseName: e.DatabaseName, CreatedBy: e.CreatedBy, CreatedAt: e.At, UpdatedAt: e.At}
 		case Provisioned:
 			s.Provisioned = true
+		case Renamed:
+			s.Name, s.UpdatedAt = e.Name, e.At
 		case Deleted:
-			s.Deleted = true
+			s.Deleted, s.UpdatedAt = true, e.At
 		case Restored:
-			s.Deleted = false
+			s.Deleted, s.UpdatedAt = false, e.At
 		}
 		return s
 	},
 }
 
 func create(s State, c Create) ([]Event, error) {
-	name := strings.TrimSpace(c.Name)
-	if name == "" || utf8.RuneCountInString(name) > MaxNameChars {
-		return nil, es.Refuse("tenant.name", "A tenant's name has 1 to %d characters and is not blank.", MaxNameChars)
+	name, err := checkName(c.Name)
+	if err != nil {
+		return nil, err
 	}
 	if s.Exists {
 		return nil, es.Refuse("tenant.exists", "This tenant exists already.")
 	}
 	return []Event{Created{TenantID: c.TenantID, Name: name, DatabaseName: c.DatabaseName, CreatedBy: c.By, At: c.At}}, nil
+}
+
+func checkName(name string) (trimmed string, err error) {
+	trimmed = strings.TrimSpace(name)
+	if trimmed == "" || utf8.RuneCountInString(trimmed) > MaxNameChars {
+		return "", es.Refuse("tenant.name", "A tenant's name has 1 to %d characters and is not blank.", MaxNameChars)
+	}
+	return trimmed, nil
 }

@@ -58,6 +58,24 @@ func TestATenantLeavesAndReturns(t *testing.T) {
 	}
 }
 
+func TestRename(t *testing.T) {
+	at := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
+	created := Created{TenantID: "t", Name: "North Mill", DatabaseName: "db", CreatedBy: "u", At: at}
+	later := at.Add(time.Hour)
+	rename := Rename{Name: " South Mill ", By: "v", At: later}
+	renamed := Renamed{TenantID: "t", Name: "South Mill", RenamedBy: "v", At: later}
+	given(t).When(rename).Refused("tenant.unknown")
+	given(t, created).When(rename).Then(renamed)
+	given(t, created, renamed).When(rename).Then()
+	given(t, created, Deleted{TenantID: "t"}).When(rename).Refused("tenant.deleted")
+	for _, name := range []string{"", " \t", strings.Repeat("x", 256)} {
+		given(t, created).When(Rename{Name: name, By: "v", At: later}).Refused("tenant.name")
+	}
+	if s := Decider.Fold(Decider.Initial(), created, renamed); s.Name != "South Mill" || s.DatabaseName != "db" || !s.UpdatedAt.Equal(later) || !s.CreatedAt.Equal(at) {
+		t.Errorf("%+v", s)
+	}
+}
+
 func given(t *testing.T, facts ...Event) es.Story[State, Command, Event] {
 	t.Helper()
 	return es.Given(t, Decider, facts...)

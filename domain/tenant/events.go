@@ -1,5 +1,5 @@
-// Package tenant decides about tenants: that one was created, that its database is ready, that it was deleted and came back. Its log is the
-// platform's.
+// Package tenant decides about tenants: that one was created, that its database is ready, that it was renamed, that it was deleted and
+// came back. Its log is the platform's.
 package tenant
 
 import "time"
@@ -25,6 +25,14 @@ type Provisioned struct {
 	At       time.Time `json:"at"`
 }
 
+// Renamed says that the tenant has another name. The name of its database stays.
+type Renamed struct {
+	TenantID  string    `json:"tenant_id"`
+	Name      string    `json:"name"`
+	RenamedBy string    `json:"renamed_by"`
+	At        time.Time `json:"at"`
+}
+
 // Deleted says that the tenant is served no longer. Its name and its members stay known, so that it can come back; its database is taken
 // out of service after this fact, and dropped later.
 type Deleted struct {
@@ -42,5 +50,6 @@ type Restored struct {
 
 func (Created) isTenantEvent()     {}
 func (Provisioned) isTenantEvent() {}
+func (Renamed) isTenantEvent()     {}
 func (Deleted) isTenantEvent()     {}
 func (Restored) isTenantEvent()    {}

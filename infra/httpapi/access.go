@@ -20,6 +20,7 @@ type (
 	principalKey  struct{}
 	tokenKey      struct{}
 	membershipKey struct{}
+	reachKey      struct{}
 )
 
 // PrincipalOf is who calls, in a route that demands an access token.
@@ -38,6 +39,14 @@ func RefreshTokenOf(ctx context.Context) string {
 func MembershipOf(ctx context.Context) Membership {
 	m, _ := ctx.Value(membershipKey{}).(Membership)
 	return m
+}
+
+// OwnerOf is whose things the caller may change, in a route that demands a membership: the caller's id, or "" for everybody's.
+func OwnerOf(ctx context.Context) string {
+	if reach, _ := ctx.Value(reachKey{}).(Reach); reach == Everything {
+		return ""
+	}
+	return PrincipalOf(ctx).UserID
 }
 
 var (
@@ -104,14 +113,15 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		}
 	}
 	if rule.tenant() {
-		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")))
+		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
 		if err != nil {
 			return ctx, err
 		}
-		if roles[m.Role] < rule.Access {
+		reach := rule.For(m.Role)
+		if reach == Nothing {
 			return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
 		}
-		ctx = context.WithValue(ctx, membershipKey{}, m)
+		ctx = context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach)
 	}
 	return ctx, acceptable(hc)
 }
@@ -210,23 +220,24 @@ const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, 
 
 const membershipColumns = tenantColumns + `m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
-	where m.user_id = $1 and u.is_active and t.is_active and t.provisioned`
+	where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
 
 // machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant.
-const machineColumns = tenantColumns + `$1::text, t.created_at from %[1]s.tenants t where t.is_active and t.provisioned and t.id = $2`
+const machineColumns = tenantColumns + `$1::text, t.created_at from %[1]s.tenants t where (t.is_active or $2) and t.provisioned`
 
-// membership answers [NotFound] alike for a tenant that does not exist, is not ready, or is not the caller's.
-func (s *Server) membership(ctx context.Context, by auth.Principal, tenant string) (Membership, error) {
-	query, who := membershipColumns+` and m.tenant_id = $2`, by.UserID
+// membership answers [NotFound] alike for a tenant that does not exist, is not ready, is deleted (unless that is allowed), or is not the
+// caller's.
+func (s *Server) membership(ctx context.Context, by auth.Principal, tenant string, deletedToo bool) (Membership, error) {
+	query, who := membershipColumns+` and m.tenant_id = $3`, by.UserID
 	if by.Machine() {
 		if by.TenantID != tenant {
 			return Membership{}, NotFound()
 		}
-		query, who = machineColumns, by.Role
+		query, who = machineColumns+` and t.id = $3`, by.Role
 	}
 	var found []Membership
 	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(query, schema), who, tenant)
+		rows, err := tx.Query(ctx, fmt.Sprintf(query, schema), who, deletedToo, tenant)
 		if err != nil {
 			return err
 		}
@@ -247,7 +258,7 @@ func (s *Server) membership(ctx context.Context, by auth.Principal, tenant strin
 func (s *Server) Memberships(ctx context.Context, user string, minPosition uint64) ([]Membership, Settled, error) {
 	out := []Membership{}
 	at, err := s.Read(ctx, Directory(), minPosition, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` order by m.joined_at desc, t.id`, schema), user)
+		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` order by m.joined_at desc, t.id`, schema), user, false)
 		if err != nil {
 			return err
 		}

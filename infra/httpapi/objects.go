@@ -70,14 +70,15 @@ func APIKeyOf(k auth.APIKey) APIKey {
 
 // Document is a file under a name.
 type Document struct {
-	ID        string `json:"id" format:"uuid"`
-	Filename  string `json:"filename"`
-	MimeType  string `json:"mime_type"`
-	FileID    string `json:"file_id" format:"uuid"`
-	UserID    string `json:"user_id" format:"uuid"`
-	CreatedAt Time   `json:"created_at"`
-	UpdatedAt Time   `json:"updated_at"`
-	CreatedBy string `json:"created_by" format:"uuid"`
+	ID        string            `json:"id" format:"uuid"`
+	Filename  string            `json:"filename"`
+	MimeType  string            `json:"mime_type"`
+	FileID    string            `json:"file_id" format:"uuid"`
+	UserID    string            `json:"user_id" format:"uuid"`
+	CreatedAt Time              `json:"created_at"`
+	UpdatedAt Time              `json:"updated_at"`
+	CreatedBy string            `json:"created_by" format:"uuid"`
+	Metadata  map[string]string `json:"metadata" nullable:"false" doc:"What members noted about it; at most 50 keys."`
 }
 
 // DocumentFile is what a document shows of its file.
@@ -112,6 +113,29 @@ func Answered[T any](at Settled, message string, data T) *Answer[T] {
 	return &Answer[T]{at, Envelope[T]{true, message, data}}
 }
 
+// Done is a success that has nothing to tell but that it is one; its envelope has no data.
+type Done struct {
+	Settled
+	Body struct {
+		Success bool   `json:"success" doc:"Always true."`
+		Message string `json:"message,omitempty"`
+	}
+}
+
+// DoneWith returns a success without data.
+func DoneWith(at Settled, message string) *Done {
+	out := &Done{Settled: at}
+	out.Body.Success, out.Body.Message = true, message
+	return out
+}
+
+// Member is a user in a tenant.
+type Member struct {
+	User
+	Role     string `json:"role" enum:"admin,user,viewer"`
+	JoinedAt Time   `json:"joined_at"`
+}
+
 // Settled is where the log and the read models stand after a request.
 type Settled struct {
 	Position string `header:"Factum-Position" doc:"Of a write: the position of its last event. Of a query: how far its read model has applied the log."`
@@ -144,13 +168,14 @@ func (p Page) Offset() int { return (p.Page - 1) * p.PerPage }
 
 // Of describes the page of a list with total entries.
 func (p Page) Of(total int) Pagination {
-	return Pagination{p.Page, p.PerPage, total, (total + p.PerPage - 1) / p.PerPage}
+	return Pagination{Page: p.Page, PerPage: p.PerPage, Total: total, Pages: (total + p.PerPage - 1) / p.PerPage}
 }
 
 // Pagination says which page of how many an answer holds.
 type Pagination struct {
-	Page    int `json:"page"`
-	PerPage int `json:"per_page"`
-	Total   int `json:"total"`
-	Pages   int `json:"pages" doc:"0 when there is nothing."`
+	Page       int    `json:"page"`
+	PerPage    int    `json:"per_page"`
+	Total      int    `json:"total"`
+	Pages      int    `json:"pages" doc:"0 when there is nothing."`
+	NextCursor string `json:"next_cursor,omitempty" doc:"Where lists with cursors go on; absent at the end."`
 }

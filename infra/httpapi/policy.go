@@ -6,23 +6,48 @@ import (
 	"time"
 )
 
-// Access is who may call a route. The order of a tenant's roles counts: each may do what the one before it may.
+// Access is who may call a route. Those from ViewerUp on demand a membership of the path's tenant.
 type Access uint8
 
 // The kinds of access. Refresh demands the refresh token, the others that follow it an access token.
 const (
-	Anyone        Access = iota + 1 // no token
-	Refresh                         // the refresh token; the handler verifies it
-	SignedIn                        // any user
-	PlatformAdmin                   // an administrator of the platform; roles in tenants do not count
-	ViewerUp                        // a member of the path's tenant, in any role
-	UserUp                          // a member who may write
-	AdminOnly                       // a member who administers the tenant
-	AdminPerson                     // the same, and no API key: a key makes no keys
+	Anyone         Access = iota + 1 // no token
+	Refresh                          // the refresh token; the handler verifies it
+	SignedIn                         // any user
+	PlatformAdmin                    // an administrator of the platform; roles in tenants do not count
+	ViewerUp                         // a member, in any role
+	UserUp                           // a member who may write
+	OwnerUp                          // a member who may write, to what the member uploaded; an admin to everything
+	AdminOnly                        // a member who administers the tenant
+	AdminPerson                      // the same, and no API key: a key makes no keys
+	AdminOfDeleted                   // an admin, and the tenant may be deleted
 )
 
-// roles are the roles of memberships by name; a role that is not here may do nothing.
-var roles = map[string]Access{"viewer": ViewerUp, "user": UserUp, "admin": AdminPerson}
+// Reach is how far a role's right to a route goes.
+type Reach uint8
+
+// A role may do nothing with a route, or call it for what the member uploaded, or for everything in the tenant.
+const (
+	Nothing Reach = iota
+	Own
+	Everything
+)
+
+// String returns the word that "factum policy" prints.
+func (r Reach) String() string { return [...]string{"-", "own", "yes"}[r] }
+
+// Roles are the roles of memberships, from the least to the most.
+var Roles = []string{"viewer", "user", "admin"}
+
+// reaches says what each role may do where a membership is demanded; a role that is not here may do nothing.
+var reaches = map[Access]map[string]Reach{
+	ViewerUp:       {"viewer": Everything, "user": Everything, "admin": Everything},
+	UserUp:         {"user": Everything, "admin": Everything},
+	OwnerUp:        {"user": Own, "admin": Everything},
+	AdminOnly:      {"admin": Everything},
+	AdminPerson:    {"admin": Everything},
+	AdminOfDeleted: {"admin": Everything},
+}
 
 // Rule is one row of the policy: who may call a route, and how long it may take.
 type Rule struct {
@@ -34,6 +59,7 @@ type Rule struct {
 
 const (
 	usualLimit = 30 * time.Second
+	bulkLimit  = 2 * time.Minute  // a thousand things are changed
 	longLimit  = 30 * time.Minute // whole contents pass through
 )
 
@@ -83,6 +109,13 @@ var Policy = []Rule{
 	{"GET", "/api/tenants/{tenant_id}/api-keys", AdminOnly, "", 0},
 	{"POST", "/api/tenants/{tenant_id}/api-keys", AdminPerson, "", 0},
 	{"DELETE", "/api/tenants/{tenant_id}/api-keys/{api_key_id}", AdminPerson, "", 0},
+	{"PUT", "/api/tenants/{tenant_id}", AdminOnly, "", 0},
+	{"DELETE", "/api/tenants/{tenant_id}", AdminOnly, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/restore", AdminOfDeleted, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/users", ViewerUp, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/users", AdminOnly, "", 0},
+	{"PUT", "/api/tenants/{tenant_id}/users/{user_id}", AdminOnly, "", 0},
+	{"DELETE", "/api/tenants/{tenant_id}/users/{user_id}", AdminOnly, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/audit", ViewerUp, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}/tsa/enable", AdminOnly, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}/tsa/disable", AdminOnly, "", 0},
@@ -93,10 +126,16 @@ var Policy = []Rule{
 	{"GET", "/api/tenants/{tenant_id}/documents/health", Anyone, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}", ViewerUp, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}/download", ViewerUp, "", 0},
-	{"DELETE", "/api/tenants/{tenant_id}/documents/{document_id}", UserUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/documents/{document_id}/download-url", ViewerUp, "", 0},
+	{"PUT", "/api/tenants/{tenant_id}/documents/{document_id}", OwnerUp, "", 0},
+	{"DELETE", "/api/tenants/{tenant_id}/documents/{document_id}", OwnerUp, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/documents/bulk/delete", OwnerUp, "", bulkLimit},
+	{"POST", "/api/tenants/{tenant_id}/documents/bulk/metadata", OwnerUp, "", bulkLimit},
 
 	{"GET", "/api/files/{tenant_id}/files", ViewerUp, "", 0},
 	{"GET", "/api/files/{tenant_id}/files/{file_id}", ViewerUp, "", 0},
+	{"DELETE", "/api/files/{tenant_id}/files/{file_id}", AdminOnly, "", 0},
+	{"POST", "/api/files/{tenant_id}/files/bulk/delete", AdminOnly, "", bulkLimit},
 	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp", ViewerUp, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/download", ViewerUp, "", 0},
 	{"POST", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/verify", ViewerUp, "", longLimit}, // changes nothing
@@ -129,8 +168,11 @@ func (r Rule) flat() bool {
 	return !strings.HasPrefix(r.Path, "/api/") || strings.HasPrefix(r.Path, "/api/auth/") || strings.HasPrefix(r.Path, "/api/docs")
 }
 
+// For says how far the right of a member in the role goes, in a route that demands a membership.
+func (r Rule) For(role string) Reach { return reaches[r.Access][role] }
+
 // tenant tells whether the caller must be a member of the path's tenant.
-func (r Rule) tenant() bool { return r.Access >= ViewerUp }
+func (r Rule) tenant() bool { return reaches[r.Access] != nil }
 
 func (r Rule) within() time.Duration {
 	if r.limit == 0 {

@@ -71,6 +71,9 @@ func TooMany(detail string, seconds int) *Problem {
 	return NewProblem(http.StatusTooManyRequests, "", detail).With("Retry-After", strconv.Itoa(seconds))
 }
 
+// OfItem is the part for programs, where the problem concerns one of several things in the answer of a route with an envelope.
+func (p *Problem) OfItem() Fault { return p.completed("", Rule{Path: "/api/tenants"}).Fault }
+
 // With returns the problem with one more header of its answer.
 func (p *Problem) With(header, value string) *Problem {
 	out := *p

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -21,7 +23,7 @@ const partBytes = 8 << 20
 // ErrNotFound says that the bucket has no such object.
 var ErrNotFound = errors.New("objectstore: no such object")
 
-// Config says where the bucket is. All fields but TLS are required.
+// Config says where the bucket is. All fields but TLS and the public ones are required.
 type Config struct {
 	Endpoint  string // host:port, no scheme
 	AccessKey string
@@ -29,11 +31,15 @@ type Config struct {
 	Bucket    string
 	Region    string
 	TLS       bool
+	// PublicEndpoint and PublicTLS say how clients outside reach the bucket, for URLs that are given to them; "" means as we do.
+	PublicEndpoint string
+	PublicTLS      bool
 }
 
 // Store is a bucket. It is safe for concurrent use.
 type Store struct {
 	client  *minio.Core
+	public  *minio.Core // signs URLs; it sends nothing
 	bucket  string
 	buffers sync.Pool
 }
@@ -46,7 +52,17 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("objectstore: endpoint %q: %w", c.Endpoint, err)
 	}
-	s := &Store{client: client, bucket: c.Bucket}
+	public := client
+	if c.PublicEndpoint != "" {
+		// With the region given, signing asks no server.
+		public, err = minio.NewCore(c.PublicEndpoint, &minio.Options{
+			Creds: credentials.NewStaticV4(c.AccessKey, c.SecretKey, ""), Secure: c.PublicTLS, Region: c.Region,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("objectstore: public endpoint %q: %w", c.PublicEndpoint, err)
+		}
+	}
+	s := &Store{client: client, public: public, bucket: c.Bucket}
 	s.buffers.New = func() any { b := make([]byte, partBytes); return &b }
 	exists, err := client.BucketExists(ctx, c.Bucket)
 	if err != nil {
@@ -139,6 +155,18 @@ func (s *Store) Get(ctx context.Context, key string) (io.ReadCloser, int64, erro
 		return nil, 0, fmt.Errorf("objectstore: get %s: %w", key, err)
 	}
 	return body, info.Size, nil
+}
+
+// Presign returns a URL by which everybody may read the object until life is over, at most seven days. The answer has the given media type
+// and Content-Disposition. It does not look whether the object is there.
+func (s *Store) Presign(ctx context.Context, key string, life time.Duration, mimeType, disposition string) (string, error) {
+	signed, err := s.public.PresignedGetObject(ctx, s.bucket, key, life, url.Values{
+		"response-content-type": {mimeType}, "response-content-disposition": {disposition},
+	})
+	if err != nil {
+		return "", fmt.Errorf("objectstore: sign a URL of %s: %w", key, err)
+	}
+	return signed.String(), nil
 }
 
 // Delete removes the object. An object that is not there is no error.

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"io"
 	"math/rand"
+	"net/http"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/factum-platform/factum/infra/devstack"
 	"github.com/factum-platform/factum/infra/objectstore"
@@ -99,6 +102,45 @@ func TestObjects(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	t.Run("a signed URL needs no key, until it is over", func(t *testing.T) {
+		if _, err := store.Put(t.Context(), "tenants/a/files/signed", bytes.NewReader([]byte("content"))); err != nil {
+			t.Fatal(err)
+		}
+		const disposition = `attachment; filename="a_.pdf"; filename*=UTF-8''%C3%A4%20.pdf`
+		signed, err := store.Presign(t.Context(), "tenants/a/files/signed", time.Hour, "application/pdf", disposition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, header, body := fetch(t, signed)
+		if status != http.StatusOK || body != "content" || header.Get("Content-Type") != "application/pdf" || header.Get("Content-Disposition") != disposition {
+			t.Errorf("%d %v %q", status, header, body)
+		}
+		for name, changed := range map[string]string{
+			"another object": strings.Replace(signed, "signed?", "x?", 1),
+			"no signature":   signed[:strings.Index(signed, "?")],
+			"a longer life":  strings.Replace(signed, "X-Amz-Expires=3600", "X-Amz-Expires=7200", 1),
+			"another type":   strings.Replace(signed, "pdf", "html", 1),
+		} {
+			if status, _, body := fetch(t, changed); changed == signed || status != http.StatusForbidden {
+				t.Errorf("%s: %d %q", name, status, body)
+			}
+		}
+		short, err := store.Presign(t.Context(), "tenants/a/files/signed", time.Second, "application/pdf", disposition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for over := time.Now().Add(20 * time.Second); ; <-time.After(100 * time.Millisecond) {
+			if status, _, _ := fetch(t, short); status == http.StatusForbidden {
+				break
+			}
+			if time.Now().After(over) {
+				t.Fatal("the URL outlives its second")
+			}
+		}
+		if _, err := store.Presign(t.Context(), "x", 8*24*time.Hour, "a/b", ""); err == nil {
+			t.Error("eight days are signed")
+		}
+	})
 	t.Run("a large body is not held in memory", func(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -111,6 +153,47 @@ func TestObjects(t *testing.T) {
 			t.Fatalf("an upload of %d MiB allocated %d MiB", size>>20, grown>>20)
 		}
 	})
+}
+
+// fetch reads the URL without any key.
+func fetch(t *testing.T, from string) (status int, header http.Header, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, from, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(raw)
+}
+
+func TestURLsForTheOutside(t *testing.T) {
+	s3, err := devstack.StartS3(t.Context(), devstack.S3Config{Dir: t.TempDir(), AccessKey: "test", SecretKey: "test-secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s3.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	store, err := objectstore.Open(t.Context(), objectstore.Config{
+		Endpoint: s3.Endpoint(), AccessKey: "test", SecretKey: "test-secret", Bucket: "factum-test", Region: "us-east-1", PublicEndpoint: "files.example", PublicTLS: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := store.Presign(t.Context(), "tenants/a", time.Minute, "a/b", "attachment")
+	if err != nil || !strings.HasPrefix(signed, "https://files.example/factum-test/tenants/a?") || strings.Contains(signed, "test-secret") {
+		t.Errorf("%s %v", signed, err)
+	}
 }
 
 type failing struct{ err error }

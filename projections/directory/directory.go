@@ -27,8 +27,10 @@ func Projection() runner.Projection {
 	return runner.Projection{
 		Name: "directory", Version: 2, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
 		Types: []string{
-			"user.registered", "user.email_verified", "user.renamed", "tenant.created", "tenant.provisioned", "tenant.deleted", "tenant.restored",
-			"membership.granted", "administrator.granted", "administrator.revoked", "timestamping.enabled", "timestamping.disabled",
+			"user.registered", "user.email_verified", "user.renamed",
+			"tenant.created", "tenant.provisioned", "tenant.renamed", "tenant.deleted", "tenant.restored",
+			"membership.granted", "membership.role_changed", "membership.removed", "administrator.granted", "administrator.revoked",
+			"timestamping.enabled", "timestamping.disabled",
 		},
 		Apply: apply,
 	}
@@ -53,6 +55,8 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 			f.TenantID, f.Name, f.DatabaseName, f.CreatedBy, f.At)
 	case tenant.Provisioned:
 		w.Exec(`update `+w.Table("tenants")+` set provisioned = true where id = $1`, f.TenantID)
+	case tenant.Renamed:
+		w.Exec(`update `+w.Table("tenants")+` set name = $2, updated_at = greatest(updated_at, $3) where id = $1`, f.TenantID, f.Name, f.At)
 	case tenant.Deleted:
 		active(w, f.TenantID, false, f.At)
 	case tenant.Restored:
@@ -60,6 +64,10 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 	case membership.Granted:
 		w.Exec(`insert into `+w.Table("memberships")+` (tenant_id, user_id, role, joined_at) values ($1, $2, $3, $4)
 			on conflict (tenant_id, user_id) do update set role = excluded.role`, f.TenantID, f.UserID, f.Role, f.At)
+	case membership.RoleChanged:
+		w.Exec(`update `+w.Table("memberships")+` set role = $3 where tenant_id = $1 and user_id = $2`, f.TenantID, f.UserID, f.Role)
+	case membership.Removed:
+		w.Exec(`delete from `+w.Table("memberships")+` where tenant_id = $1 and user_id = $2`, f.TenantID, f.UserID)
 	case administrator.Granted:
 		w.Exec(`insert into `+w.Table("administrators")+` (user_id, since) values ($1, $2) on conflict (user_id) do nothing`, f.UserID, f.At)
 	case administrator.Revoked:

@@ -3,11 +3,16 @@ package documents
 
 import (
 	_ "embed"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/factum-platform/factum/domain/document"
 	"github.com/factum-platform/factum/domain/file"
 	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/infra/fulltext"
 	"github.com/factum-platform/factum/projections/runner"
 )
 
@@ -20,10 +25,11 @@ var indexes string
 // Projection consumes the tenant's own log.
 func Projection() runner.Projection {
 	return runner.Projection{
-		Name: "documents", Version: 1, Home: runner.TenantHome, DDL: schema, Indexes: indexes,
+		Name: "documents", Version: 2, Home: runner.TenantHome, DDL: schema, Indexes: indexes,
 		Types: []string{
 			"file.stored", "file.linked", "file.unlinked", "file.timestamp_requested", "file.timestamped", "file.timestamp_failed",
-			"file.timestamp_abandoned", "document.uploaded", "document.deleted",
+			"file.timestamp_abandoned", "file.deleted",
+			"document.uploaded", "document.renamed", "document.mime_type_changed", "document.metadata_set", "document.deleted",
 		},
 		Apply: apply,
 	}
@@ -37,6 +43,7 @@ var (
 	}}
 	documents = &runner.Table{Name: "documents", Columns: []string{
 		"id", "file_id", "filename", "mime_type", "user_id", "created_by", "created_at", "updated_at", "version",
+		"metadata", "name_words", "metadata_words",
 	}}
 )
 
@@ -62,12 +69,43 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 	case file.TimestampAbandoned:
 		w.Update(files, f.FileID, set("ts_status", "error"), set("ts_attempts", f.Attempt), set("ts_reason", f.Reason), set("ts_last_attempt", f.At),
 			set("ts_next_attempt", nil), set("updated_at", f.At))
+	case file.Deleted:
+		w.Delete(files, f.FileID)
 	case document.Uploaded:
-		w.Insert(documents, f.DocumentID, f.FileID, f.Filename.Reveal(), f.MimeType, f.UploadedBy, f.UploadedBy, f.At, f.At, int64(rec.Version))
+		name := f.Filename.Reveal()
+		w.Insert(documents, f.DocumentID, f.FileID, name, f.MimeType, f.UploadedBy, f.UploadedBy, f.At, f.At, int64(rec.Version), "{}", wordsOf(name), "")
+	case document.Renamed:
+		name := f.Filename.Reveal()
+		w.Update(documents, f.DocumentID, set("filename", name), set("name_words", wordsOf(name)), set("updated_at", f.At), set("version", int64(rec.Version)))
+	case document.MimeTypeChanged:
+		w.Update(documents, f.DocumentID, set("mime_type", f.MimeType), set("updated_at", f.At), set("version", int64(rec.Version)))
+	case document.MetadataSet:
+		metadata, words, err := metadataOf(f)
+		if err != nil {
+			return err
+		}
+		w.Update(documents, f.DocumentID, set("metadata", metadata), set("metadata_words", words), set("updated_at", f.At), set("version", int64(rec.Version)))
 	case document.Deleted:
 		w.Delete(documents, f.DocumentID)
 	default:
 		return fmt.Errorf("documents: no rows are known for %s", rec.Type)
 	}
 	return nil
+}
+
+// wordsOf is how the words of a text are kept.
+func wordsOf(text string) string { return strings.Join(fulltext.Words(text), " ") }
+
+// metadataOf are the metadata as JSON, and the words by which they are found. Erased metadata are none.
+func metadataOf(f document.MetadataSet) (metadata, words string, err error) {
+	all := document.Metadata(f.Metadata)
+	var text strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		text.WriteString(key + " " + all[key] + " ")
+	}
+	raw, err := json.Marshal(all)
+	if err != nil {
+		return "", "", fmt.Errorf("documents: metadata of document %s: %w", f.DocumentID, err)
+	}
+	return string(raw), wordsOf(text.String()), nil
 }

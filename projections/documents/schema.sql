@@ -32,5 +32,9 @@ create table documents (
   created_by uuid not null,
   created_at timestamptz not null,
   updated_at timestamptz not null,
-  version bigint not null                   -- of the document's stream
+  version bigint not null,                  -- of the document's stream
+  metadata jsonb not null,                  -- an object of strings
+  name_words text not null,                 -- the name's words, with a blank between two
+  metadata_words text not null,             -- those of the metadata's keys and values
+  words tsvector not null generated always as (array_to_tsvector(string_to_array(name_words, ' ') || string_to_array(metadata_words, ' '))) stored
 );

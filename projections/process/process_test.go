@@ -70,6 +70,7 @@ func TestStampingReacts(t *testing.T) {
 		"stamped":              {[]file.Event{asked, stamped}, []Job{first}, true},
 		"abandoned":            {[]file.Event{asked, failed, abandoned}, []Job{first, second}, true},
 		"asked again":          {[]file.Event{asked, abandoned, asked}, []Job{first, first}, false},
+		"deleted meanwhile":    {[]file.Event{asked, failed, file.Deleted{FileID: fileID}}, []Job{first, second}, true},
 		"a failure too late":   {[]file.Event{asked, stamped, failed}, []Job{first}, true},
 		"a failure unasked of": {[]file.Event{failed}, nil, true},
 	} {

@@ -51,14 +51,14 @@ const stampKind = "tsa.stamp"
 func stamping() Process[stampState, file.Event] {
 	return Process[stampState, file.Event]{
 		Name:      "timestamping",
-		Types:     []string{"file.timestamp_requested", "file.timestamped", "file.timestamp_failed", "file.timestamp_abandoned"},
+		Types:     []string{"file.timestamp_requested", "file.timestamped", "file.timestamp_failed", "file.timestamp_abandoned", "file.deleted"},
 		Correlate: stampedFile,
 		Initial:   func() stampState { return stampState{} },
 		Evolve: func(s stampState, e file.Event) stampState {
 			switch e.(type) {
 			case file.TimestampRequested:
 				s.Pending = true
-			case file.Timestamped, file.TimestampAbandoned:
+			case file.Timestamped, file.TimestampAbandoned, file.Deleted:
 				s.Pending = false
 			}
 			return s
@@ -89,6 +89,8 @@ func stampedFile(e file.Event) (instance string, interested bool) {
 	case file.TimestampFailed:
 		return e.FileID, true
 	case file.TimestampAbandoned:
+		return e.FileID, true
+	case file.Deleted:
 		return e.FileID, true
 	}
 	return "", false

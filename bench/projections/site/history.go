@@ -37,13 +37,16 @@ const (
 // deciders of production decide, and the codec of production seals the names; only the appends are larger. It returns how many events
 // there are. progress is told of that from time to time.
 func (p *Platform) Fill(ctx context.Context, t Tenant, events int, stamp *tsa.Stamp, progress func(done int)) (int, error) {
+	return p.fill(ctx, p.Store.Tenant(t.Log), t, events, stamp, progress)
+}
+
+func (p *Platform) fill(ctx context.Context, log eventstore.Log, t Tenant, events int, stamp *tsa.Stamp, progress func(done int)) (int, error) {
 	people := make([]string, persons)
 	for i := range people {
 		people[i] = uuid.NewString()
 	}
 	var done atomic.Int64
 	all, ctx := errgroup.WithContext(ctx)
-	log := p.Store.Tenant(t.Log)
 	for i := range fillers {
 		h := &history{p: p, tenant: t, people: people, stamp: stamp, seed: uuid.NewString(), at: time.Now().UTC().Truncate(time.Microsecond).AddDate(0, -3, 0)}
 		share := events / fillers

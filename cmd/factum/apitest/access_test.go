@@ -8,6 +8,19 @@ import (
 	"github.com/factum-platform/factum/infra/httpapi"
 )
 
+// ended is the access token of a session that was logged out of.
+func (w *world) ended(name string) string {
+	w.t.Helper()
+	l := w.want(w.call("POST", "/api/auth/login", "", map[string]any{"email": strings.ToLower(name) + "@plant.example", "password": password}), 200)
+	w.want(w.call("POST", "/api/auth/logout", l.text("access_token"), nil), 200)
+	return l.text("access_token")
+}
+
+func (w *world) restore(tenant string, p person) {
+	w.t.Helper()
+	w.want(w.call("POST", "/api/tenants/"+tenant+"/restore", p.token, nil), 200)
+}
+
 // TestEveryRouteAsksForWhatThePolicySays calls every route as everybody: the answer must be the refusal, or anything but one.
 func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 	w := newWorld(t)
@@ -25,67 +38,68 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 	forged := admin.token[:len(admin.token)-8] + "AAAAAAAA"
 	const unknown = "11111111-1111-4111-8111-111111111111"
 
+	ended := w.ended("Admin")
 	callers := []struct {
 		name, token string
-		access      httpapi.Access // what it has in the tenant; 0 is a bad token
-		member      bool
+		role        string // in the tenant; "" is no member
+		bad         bool   // the token does not hold
 	}{
-		{"no token", "", 0, false},
-		{"garbage", "garbage", 0, false},
-		{"forged signature", forged, 0, false},
-		{"expired", expired, 0, false},
-		{"refresh token", admin.refresh, 0, false},
-		{"foreign tenant's member", stranger.token, httpapi.SignedIn, false},
-		{"viewer", viewer.token, httpapi.ViewerUp, true},
-		{"user", user.token, httpapi.UserUp, true},
-		{"admin", admin.token, httpapi.AdminPerson, true},
-		{"machine", machine, httpapi.AdminOnly, true},
-		{"administrator of the platform", operator.token, httpapi.PlatformAdmin, false},
+		{"no session", "", "", true},
+		{"garbage", "garbage", "", true},
+		{"forged signature", forged, "", true},
+		{"refresh token", admin.refresh, "", true},
+		{"expired session", expired, "", true},
+		{"ended session", ended, "", true},
+		{"foreign tenant's admin", stranger.token, "", false},
+		{"viewer", viewer.token, "viewer", false},
+		{"user", user.token, "user", false},
+		{"admin", admin.token, "admin", false},
+		{"machine", machine, "admin", false},
+		{"administrator of the platform", operator.token, "", false},
 	}
 	for _, rule := range httpapi.Policy {
 		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || strings.HasPrefix(rule.Path, "/account") || rule.Path == "/api/auth/refresh" || strings.HasPrefix(rule.Path, "/api/auth/logout") {
 			continue // logout would end the sessions; TestSessions has these
 		}
-		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{session_id}", unknown, "{api_key_id}", unknown, "{projection}", "documents").Replace(rule.Path)
+		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{user_id}", unknown, "{session_id}", unknown, "{api_key_id}", unknown, "{projection}", "documents").Replace(rule.Path)
 		flat := strings.HasPrefix(rule.Path, "/api/auth/") // and so are its codes
 		for _, c := range callers {
 			a := w.call(rule.Method, path, c.token, nil)
+			inTenant := rule.Access >= httpapi.ViewerUp
 			switch {
 			case rule.Access == httpapi.Anyone:
 				if a.StatusCode == 401 || a.StatusCode == 403 {
 					t.Errorf("%s to %s %s: %d although anyone may", c.name, rule.Method, rule.Path, a.StatusCode)
 				}
-			case c.access == 0:
+			case c.bad:
 				code := "UNAUTHORIZED"
 				if flat {
-					code = "invalid_token"
+					code = map[string]string{"": "authorization_required", expired: "token_expired", ended: "token_revoked"}[c.token]
 				}
-				switch {
-				case flat && c.token == "":
-					code = "authorization_required"
-				case flat && c.token == expired:
-					code = "token_expired"
+				if code == "" {
+					code = "invalid_token"
 				}
 				w.problem(a, 401, code)
 				if a.Header.Get("WWW-Authenticate") == "" {
 					t.Errorf("%s: 401 without a challenge", path)
 				}
-			case c.token == machine && (rule.Access < httpapi.ViewerUp || rule.Access == httpapi.AdminPerson):
+			case c.token == machine && (!inTenant || rule.Access == httpapi.AdminPerson):
 				code := "FORBIDDEN"
 				if flat {
 					code = "forbidden"
 				}
 				w.problem(a, 403, code)
-			case rule.Access >= httpapi.ViewerUp && !c.member:
+			case inTenant && c.role == "":
 				w.problem(a, 404, "NOT_FOUND")
-			case rule.Access == httpapi.PlatformAdmin && c.access != httpapi.PlatformAdmin: // a tenant's admin too
+			case inTenant && rule.For(c.role) == httpapi.Nothing:
 				w.problem(a, 403, "FORBIDDEN")
-			case rule.Access > c.access && rule.Access > httpapi.SignedIn:
+			case rule.Access == httpapi.PlatformAdmin && c.token != operator.token: // a tenant's admin too
 				w.problem(a, 403, "FORBIDDEN")
 			case a.StatusCode == 401 || a.StatusCode == 403 || a.StatusCode >= 500:
 				t.Errorf("%s to %s %s: %d %s", c.name, rule.Method, rule.Path, a.StatusCode, a.body)
 			}
 		}
+		w.restore(tenant, admin) // one of the routes deletes it
 		if strings.Contains(rule.Path, "{tenant_id}") && rule.Access != httpapi.Anyone {
 			elsewhere := strings.Replace(path, tenant, unknown, 1)
 			absent, foreign := w.call(rule.Method, elsewhere, stranger.token, nil), w.call(rule.Method, path, stranger.token, nil)

@@ -15,6 +15,7 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +33,6 @@ import (
 	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/domain"
 	"github.com/factum-platform/factum/domain/es"
-	"github.com/factum-platform/factum/domain/membership"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/pgstore"
 	"github.com/factum-platform/factum/eventstore/seal"
@@ -84,6 +84,10 @@ func (f folder) Get(_ context.Context, key string) (io.ReadCloser, int64, error)
 	return file, info.Size(), err
 }
 
+func (f folder) Presign(_ context.Context, key string, life time.Duration, mimeType, disposition string) (string, error) {
+	return "https://objects.test/" + key + "?" + url.Values{"life": {life.String()}, "type": {mimeType}, "disposition": {disposition}}.Encode(), nil
+}
+
 func (f folder) Delete(_ context.Context, key string) error {
 	if err := os.Remove(f.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -106,6 +110,7 @@ type world struct {
 	store    eventstore.Store
 	codec    *seal.Codec
 	platform *pgxpool.Pool
+	keys     *keyring.Keyring
 	objects  folder
 	stamper  *tsa.Client
 	keys     *keyring.Keyring
@@ -208,6 +213,7 @@ func newWorld(t *testing.T) *world {
 	kek, err := keyring.LoadOrCreateKEK(filepath.Join(t.TempDir(), "kek.json"))
 	must(err)
 	keys := keyring.Open(w.platform, kek)
+	w.keys = keys
 	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) }})
 	must(err)
 	w.keys, w.accounts = keys, accounts
@@ -423,16 +429,10 @@ func (w *world) tenant(p person, name string) string {
 	return w.want(w.call("POST", "/api/tenants", p.token, map[string]any{"name": name}), 201).text("data.id")
 }
 
-// grant makes p a member; there is no route for it yet.
+// grant makes p a member.
 func (w *world) grant(tenant string, p person, role string) {
 	w.t.Helper()
-	at := time.Now().UTC().Truncate(time.Microsecond)
-	receipt, err := commands.NewExecutor(w.store, w.codec).Execute(w.t.Context(), eventstore.PlatformTenant,
-		eventstore.Meta{Command: es.Key("grant", tenant, p.id), Actor: "system", At: at},
-		&commands.Decision[membership.State, membership.Command, membership.Event]{
-			Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: membership.StreamID(tenant, p.id)},
-			Command: membership.Grant{TenantID: tenant, UserID: p.id, Role: role, By: "system", At: at},
-		})
+	_, receipt, err := w.commands.AddMember(w.t.Context(), commands.Caller{UserID: "system", Command: uuid.NewString(), At: time.Now()}, tenant, p.id, role)
 	if err != nil {
 		w.t.Fatal(err)
 	}
