@@ -113,9 +113,7 @@ type world struct {
 	keys     *keyring.Keyring
 	objects  folder
 	stamper  *tsa.Client
-	keys     *keyring.Keyring
 	mails    chan mail.Message
-	accounts *auth.Auth
 	client   *http.Client
 	router   routers.Router
 	pools    *pools
@@ -216,7 +214,6 @@ func newWorld(t *testing.T) *world {
 	w.keys = keys
 	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) }})
 	must(err)
-	w.keys, w.accounts = keys, accounts
 	registry, err := eventstore.NewRegistry(domain.Catalog()...)
 	must(err)
 	w.codec = &seal.Codec{Registry: registry, Keys: &seal.MemoryKeys{}}
