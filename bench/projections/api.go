@@ -30,14 +30,14 @@ type order func(tenants int) func() int
 
 // zipf lets the k-th busiest tenant have a share that falls with k to the power of 1.1.
 func zipf(tenants int) func() int {
-	source := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // no secret
+	source := rand.New(rand.NewPCG(1, 2))
 	ranks := rand.NewZipf(source, zipfExponent, 1, uint64(tenants-1))
-	return func() int { return int(ranks.Uint64()) } //nolint:gosec // below tenants
+	return func() int { return int(ranks.Uint64()) }
 }
 
 // uniform lets all tenants have the same share.
 func uniform(tenants int) func() int {
-	source := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // no secret
+	source := rand.New(rand.NewPCG(3, 4))
 	return func() int { return source.IntN(tenants) }
 }
 

@@ -192,7 +192,7 @@ var measurements = []struct {
 }{
 	{"create", (*bench).create},
 	{"rebuild", (*bench).rebuild}, // takes as long as a tenant is looked after once it was written to, so that idle need not wait
-	{"rebuildt", (*bench).rebuildTime},
+	{"rebuildtime", (*bench).rebuildTime},
 	{"idle", (*bench).idleCPU},
 	{"idlepg", (*bench).idlePostgres},
 	{"latency2", func(b *bench) ratio.Figure { return b.latency("latency2", true) }}, // on a system that is at rest still

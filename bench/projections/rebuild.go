@@ -51,7 +51,7 @@ func (b *bench) rebuild() ratio.Figure {
 // rebuildTime sets the times of the same rounds against each other.
 func (b *bench) rebuildTime() ratio.Figure {
 	return ratio.Figure{
-		Name: "rebuildt", What: "the same as times: COPY of the rows beside the rebuild that makes them", Unit: "s",
+		Name: "rebuildtime", What: "the same as times: COPY of the rows beside the rebuild that makes them", Unit: "s",
 		Measure: func(ctx context.Context, rounds ratio.Rounds) error {
 			if b.rebuilt == nil {
 				return &ratio.NotMeasuredError{Why: "it needs the figure rebuild"}

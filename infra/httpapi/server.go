@@ -115,7 +115,10 @@ func New(c Config) *Server {
 		s.registerDocs()
 	}
 	if c.MetricsHandler != nil {
-		s.app.Get("/metrics", adaptor.HTTPHandler(c.MetricsHandler))
+		// Its own context would be fasthttp's, which a goroutine that waits for it may not ask while the server is being stopped.
+		s.app.Get("/metrics", adaptor.HTTPHandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c.MetricsHandler.ServeHTTP(w, r.WithContext(s.base))
+		}))
 	}
 	return s
 }

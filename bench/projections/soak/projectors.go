@@ -41,7 +41,7 @@ func (s *soak) projectors(ctx context.Context) (err error) {
 			err = errors.Join(err, serving.Stop())
 		}
 	}()
-	k := &killers{s: s, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))} //nolint:gosec // no secret
+	k := &killers{s: s, random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))}
 	w := &writers{client: s.platform.NewClient(serving), tenants: tenants}
 	defer w.client.Close()
 	s.say("kill", "%d projectors are killed at random for %v, under %g uploads per second to %d tenants", projectors, s.during, s.rate, len(tenants))

@@ -179,7 +179,7 @@ func (r *readers) request(ctx context.Context, n int) error {
 	position, total := r.position, r.total
 	var mine *site.Document
 	if len(r.uploaded) > 0 {
-		mine = &r.uploaded[rand.IntN(len(r.uploaded))] //nolint:gosec // no secret
+		mine = &r.uploaded[rand.IntN(len(r.uploaded))]
 	}
 	r.mu.Unlock()
 	demanded := position
