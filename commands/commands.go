@@ -29,12 +29,18 @@ type Config struct {
 	Objects   ObjectStore // nil in a process that takes no uploads: it refuses them
 	Provision func(ctx context.Context, tenant, database string) error
 	// MAC is HMAC under a key of the tenant: equal values meet, and a stranger who guesses one learns nothing.
-	MAC         func(ctx context.Context, tenant, purpose, value string) ([]byte, error)
-	Auth        *auth.Auth
-	TSAProvider string // short name of the time-stamping authority; "" leaves time-stamping off
-	Now         func() time.Time
-	NewID       func() string // a fresh UUID
-	Logger      *slog.Logger  // nil means slog.Default()
+	MAC        func(ctx context.Context, tenant, purpose, value string) ([]byte, error)
+	Auth       *auth.Auth
+	Passwords  auth.PasswordRules
+	Outbox     Outbox // nil in a process that takes no requests for mails
+	Mailer     Mailer // nil sends no mails and says so in the log
+	AccountURL string // the page that mailed links lead to: https://factum.example/account
+	// VerifiedOnly refuses a log-in until the account's address was verified.
+	VerifiedOnly bool
+	TSAProvider  string // short name of the time-stamping authority; "" leaves time-stamping off
+	Now          func() time.Time
+	NewID        func() string // a fresh UUID
+	Logger       *slog.Logger  // nil means slog.Default()
 }
 
 // Commands carries out the use cases. It is safe for concurrent use.
@@ -46,7 +52,7 @@ type Commands struct {
 // New checks the configuration.
 func New(c Config) (*Commands, error) {
 	if c.Store == nil || c.Codec == nil || c.Provision == nil || c.MAC == nil || c.Auth == nil || c.Now == nil || c.NewID == nil {
-		return nil, errors.New("commands: every field of Config but Objects, TSAProvider and Logger is required")
+		return nil, errors.New("commands: every field of Config without a default is required")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

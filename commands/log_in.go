@@ -2,14 +2,17 @@ package commands
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 
+	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/user"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/auth"
 )
 
-// LogIn asks for a session.
-type LogIn struct{ Email, Password string }
+// LogIn asks for a session. Address is the client's network address and Agent what it calls itself; both may be empty.
+type LogIn struct{ Email, Password, Address, Agent string }
 
 // LoggedIn is a new session.
 type LoggedIn struct {
@@ -18,8 +21,10 @@ type LoggedIn struct {
 }
 
 // LogIn checks the password and begins a session. An unknown address costs the same time as a wrong password and gives the
-// same error. Errors: *[ValidationError], auth.ErrInvalidCredentials, auth.ErrBusy. The account is read from the log, so a login
-// succeeds as soon as the registration was answered.
+// same error. After some failures, of an account or of a network address, passwords are not looked at for a while. Errors:
+// *[ValidationError], auth.ErrInvalidCredentials, *auth.ThrottledError, auth.ErrBusy; *[es.Refusal] user.unverified where that
+// is demanded, after a right password only. The account is read from the log, so a
+// login succeeds as soon as the registration was answered.
 func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	email := normaliseEmail(in.Email)
 	p := problems{}
@@ -30,37 +35,95 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err := p.err(); err != nil {
 		return LoggedIn{}, err
 	}
-	if len(in.Password) > maxPasswordBytes {
-		return LoggedIn{}, auth.ErrInvalidCredentials
-	}
-	loginKey, err := c.c.MAC(ctx, string(eventstore.PlatformTenant), "email", email)
+	loginKey, err := c.loginKey(ctx, email)
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	// A registration that failed half-way may have left a credential without an account; the log tells which is real.
-	var account user.State
-	candidates, err := c.c.Auth.Candidates(ctx, loginKey)
+	attempt := auth.Attempt{Account: loginKey}
+	if attempt.Address, err = c.addressKey(ctx, in.Address); err != nil {
+		return LoggedIn{}, err
+	}
+	if err := c.c.Auth.Admit(ctx, attempt); err != nil {
+		return LoggedIn{}, err
+	}
+	account, err := c.account(ctx, loginKey)
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	for _, id := range candidates {
-		s, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, user.Decider, eventstore.StreamID{Kind: user.Kind, ID: id}, nil)
-		if err != nil {
-			return LoggedIn{}, err
-		}
-		if s.Exists {
-			account = s
-			break
-		}
-	}
-	if err := c.c.Auth.CheckPassword(ctx, account.ID, in.Password); err != nil {
+	if err := c.checkPassword(ctx, attempt, account.ID, in.Password); err != nil {
 		return LoggedIn{}, err
 	}
-	tokens, err := c.c.Auth.BeginSession(ctx, account.ID)
+	if c.c.VerifiedOnly && !account.EmailVerified {
+		return LoggedIn{}, es.Refuse("user.unverified", "Follow the link that was mailed to you, or ask for a new password, to show that this address is yours.")
+	}
+	tokens, err := c.c.Auth.BeginSession(ctx, account.ID, in.Agent)
 	if err != nil {
 		return LoggedIn{}, err
 	}
 	return LoggedIn{userOf(account), tokens}, nil
+}
+
+// loginKey is the HMAC under which the credential of an e-mail address is found.
+func (c *Commands) loginKey(ctx context.Context, email string) ([]byte, error) {
+	return c.c.MAC(ctx, string(eventstore.PlatformTenant), "email", email)
+}
+
+// addressKey is the HMAC of a network address, of an IPv6 address that of its /64, which one customer has for itself. What is no address is
+// not counted.
+func (c *Commands) addressKey(ctx context.Context, address string) ([]byte, error) {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return nil, nil //nolint:nilerr // a socket without an address, as in tests: the account is counted all the same
+	}
+	bits := 64
+	if ip = ip.Unmap().WithZone(""); ip.Is4() {
+		bits = 32
+	}
+	network, err := ip.Prefix(bits)
+	if err != nil {
+		return nil, err
+	}
+	return c.c.MAC(ctx, string(eventstore.PlatformTenant), "address", network.String())
+}
+
+// account finds the account of a login key; without one it answers the zero state. A registration that failed half-way may have left a
+// credential without an account; the log tells which is real.
+func (c *Commands) account(ctx context.Context, loginKey []byte) (user.State, error) {
+	candidates, err := c.c.Auth.Candidates(ctx, loginKey)
+	if err != nil {
+		return user.State{}, err
+	}
+	for _, id := range candidates {
+		s, err := c.accountByID(ctx, id)
+		if err != nil || s.Exists {
+			return s, err
+		}
+	}
+	return user.State{}, nil
+}
+
+func (c *Commands) accountByID(ctx context.Context, id string) (user.State, error) {
+	s, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, user.Decider, eventstore.StreamID{Kind: user.Kind, ID: id}, nil)
+	return s, err
+}
+
+// checkPassword compares and counts; userID may be "". The attempt was admitted.
+func (c *Commands) checkPassword(ctx context.Context, attempt auth.Attempt, userID, password string) error {
+	err := auth.ErrInvalidCredentials
+	if len(password) <= auth.MaxPasswordBytes {
+		err = c.c.Auth.CheckPassword(ctx, userID, password)
+	}
+	switch {
+	case err == nil:
+		return c.c.Auth.Succeeded(ctx, attempt)
+	case errors.Is(err, auth.ErrInvalidCredentials):
+		if failed := c.c.Auth.Failed(ctx, attempt); failed != nil {
+			return failed // uncounted, the answer would be worth a guess
+		}
+		return err
+	default:
+		return err
+	}
 }
 
 // RefreshSession exchanges a refresh token for new tokens. Replaying a used one ends the session. Errors: those of
@@ -72,4 +135,18 @@ func (c *Commands) RefreshSession(ctx context.Context, refreshToken string) (aut
 // LogOut ends the session: its access and refresh tokens are refused from now on.
 func (c *Commands) LogOut(ctx context.Context, p auth.Principal) error {
 	return c.c.Auth.EndSession(ctx, p.SessionID)
+}
+
+// LogOutEverywhere ends all sessions of the user, this one too, and says how many there were.
+func (c *Commands) LogOutEverywhere(ctx context.Context, p auth.Principal) (int, error) {
+	return c.c.Auth.EndSessions(ctx, p.UserID)
+}
+
+// EndSession ends one session of the user. Refusal: session.unknown, also for one that has ended or is somebody else's.
+func (c *Commands) EndSession(ctx context.Context, p auth.Principal, sessionID string) error {
+	ended, err := c.c.Auth.EndSessionOf(ctx, p.UserID, sessionID)
+	if err == nil && !ended {
+		return es.Refuse("session.unknown", "There is no such session, or it has ended.")
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/mail"
 	"strings"
 	"time"
@@ -21,15 +22,13 @@ type RegisterUser struct{ FirstName, LastName, Email, Password string }
 type User struct {
 	ID                         string
 	FirstName, LastName, Email string
-	IsActive                   bool
+	IsActive, EmailVerified    bool
 	CreatedAt, UpdatedAt       time.Time
 }
 
 const (
-	maxNameChars     = 100
-	maxEmailChars    = 255
-	minPasswordChars = 8
-	maxPasswordBytes = 1024 // bounds the work of hashing
+	maxNameChars  = 100
+	maxEmailChars = 255
 )
 
 // RegisterUser makes an account. Errors: *[ValidationError]; *[es.Refusal] user.email_taken; auth.ErrBusy. The credential is
@@ -40,11 +39,11 @@ func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser)
 	p.add("first_name", checkName(in.FirstName))
 	p.add("last_name", checkName(in.LastName))
 	p.add("email", checkEmail(in.Email))
-	p.add("password", checkPassword(in.Password))
+	p.add("password", c.c.Passwords.Check(in.Password, in.Email, in.FirstName, in.LastName))
 	if err := p.err(); err != nil {
 		return User{}, Receipt{}, err
 	}
-	loginKey, err := c.c.MAC(ctx, string(eventstore.PlatformTenant), "email", in.Email)
+	loginKey, err := c.loginKey(ctx, in.Email)
 	if err != nil {
 		return User{}, Receipt{}, err
 	}
@@ -87,18 +86,21 @@ func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser)
 func userOf(s user.State) User {
 	return User{
 		ID: s.ID, FirstName: s.FirstName.Reveal(), LastName: s.LastName.Reveal(), Email: s.Email.Reveal(),
-		IsActive: true, CreatedAt: s.RegisteredAt, UpdatedAt: s.RegisteredAt,
+		IsActive: true, EmailVerified: s.EmailVerified, CreatedAt: s.RegisteredAt, UpdatedAt: s.ChangedAt,
 	}
 }
 
 func normaliseEmail(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-func checkName(s string) string {
+func checkName(s string) string { return checkText(s, maxNameChars) }
+
+// checkText says what is wrong with a name of at most so many characters, or "".
+func checkText(s string, most int) string {
 	switch n := utf8.RuneCountInString(s); {
 	case n == 0:
 		return "Must not be blank."
-	case n > maxNameChars:
-		return "Has at most 100 characters."
+	case n > most:
+		return fmt.Sprintf("Has at most %d characters.", most)
 	case !plainText(s):
 		return "Must be valid text without control characters."
 	}
@@ -121,20 +123,6 @@ func checkEmail(s string) string {
 	_, domain, _ := strings.Cut(s, "@")
 	if !strings.Contains(strings.Trim(domain, "."), ".") {
 		return "Not a valid e-mail address."
-	}
-	return ""
-}
-
-func checkPassword(s string) string {
-	letter := strings.ContainsFunc(s, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' })
-	digit := strings.ContainsFunc(s, func(r rune) bool { return r >= '0' && r <= '9' })
-	switch {
-	case utf8.RuneCountInString(s) < minPasswordChars:
-		return "Has at least 8 characters."
-	case len(s) > maxPasswordBytes:
-		return "Has at most 1024 bytes."
-	case !letter || !digit:
-		return "Has at least one letter and one digit."
 	}
 	return ""
 }

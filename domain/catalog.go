@@ -17,6 +17,8 @@ import (
 func Catalog() []es.EventType {
 	return []es.EventType{
 		es.Event[user.Registered]("user.registered").About("user_id", "email", "first_name", "last_name").WithSafe("user_id"),
+		es.Event[user.EmailVerified]("user.email_verified").WithSafe("user_id"),
+		es.Event[user.Renamed]("user.renamed").About("user_id", "first_name", "last_name").WithSafe("user_id"),
 		es.Event[tenant.Created]("tenant.created").WithSafe("tenant_id", "name", "database_name", "created_by"),
 		es.Event[tenant.Provisioned]("tenant.provisioned").WithSafe("tenant_id"),
 		es.Event[tenant.Renamed]("tenant.renamed").WithSafe("tenant_id", "name", "renamed_by"),

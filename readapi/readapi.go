@@ -23,10 +23,11 @@ type Objects interface {
 
 // Deps is what the routes need. For the OpenAPI document alone nothing is.
 type Deps struct {
-	Server  *httpapi.Server
-	Objects Objects
-	Roots   *x509.CertPool   // that time-stamping certificates must chain to
-	Now     func() time.Time // nil means time.Now
+	Server   *httpapi.Server
+	Accounts Accounts
+	Objects  Objects
+	Roots    *x509.CertPool   // that time-stamping certificates must chain to
+	Now      func() time.Time // nil means time.Now
 }
 
 type routes struct{ Deps }
@@ -38,6 +39,7 @@ func Register(api huma.API, d Deps) {
 	}
 	r := routes{d}
 	r.health(api)
+	r.identity(api)
 	r.users(api)
 	r.tenants(api)
 	r.members(api)

@@ -17,11 +17,11 @@ func (r routes) users(api huma.API) {
 	httpapi.Route(api, get("my-tenants", "/api/users/me/tenants", "users", "The caller's tenants, latest joined first", http.StatusBadRequest), r.myTenants)
 }
 
-func (r routes) me(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[httpapi.User], error) {
-	var u httpapi.User
+func (r routes) me(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[httpapi.Account], error) {
+	var u httpapi.Account
 	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
-		return tx.QueryRow(ctx, fmt.Sprintf(`select id::text, first_name, last_name, email, is_active, created_at, updated_at from %s.users where id = $1`, schema),
-			httpapi.PrincipalOf(ctx).UserID).Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.IsActive, &u.CreatedAt, &u.UpdatedAt)
+		return tx.QueryRow(ctx, fmt.Sprintf(`select id::text, first_name, last_name, email, email_verified, is_active, created_at, updated_at from %s.users where id = $1`, schema),
+			httpapi.PrincipalOf(ctx).UserID).Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.EmailVerified, &u.IsActive, &u.CreatedAt, &u.UpdatedAt)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, httpapi.NotFound()

@@ -12,7 +12,9 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/devstack"
+	"github.com/factum-platform/factum/infra/mail"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/telemetry"
 	"github.com/factum-platform/factum/infra/tsa"
@@ -20,14 +22,15 @@ import (
 
 // DevCmd runs the whole platform in one process. Production's code paths, only smaller servers.
 type DevCmd struct {
-	Listen      string `default:"127.0.0.1:4999" help:"Address of the API."`
-	Data        string `default:".factum" help:"Folder that holds everything: database, objects, keys. Made when absent."`
-	Reset       bool   `help:"Delete everything in the data folder first."`
-	PgBin       string `name:"pg-bin" help:"Folder of the PostgreSQL binaries; else PATH, then /usr/lib/postgresql, then a download."`
-	TSAURL      string `name:"tsa-url" help:"Use this RFC 3161 authority in place of the local one. Needs --tsa-roots."`
-	TSARoots    string `name:"tsa-roots" help:"PEM file with the roots that the authority's certificate must chain to."`
-	TSAProvider string `name:"tsa-provider" default:"local" help:"Short name of the authority, shown as tsa_provider."`
-	LogLevel    string `name:"log-level" default:"warn" enum:"debug,info,warn,error" help:"Lowest level that is logged (to stderr): ${enum}."`
+	Listen         string `default:"127.0.0.1:4999" help:"Address of the API."`
+	Data           string `default:".factum" help:"Folder that holds everything: database, objects, keys. Made when absent."`
+	Reset          bool   `help:"Delete everything in the data folder first."`
+	PgBin          string `name:"pg-bin" help:"Folder of the PostgreSQL binaries; else PATH, then /usr/lib/postgresql, then a download."`
+	TSAURL         string `name:"tsa-url" help:"Use this RFC 3161 authority in place of the local one. Needs --tsa-roots."`
+	TSARoots       string `name:"tsa-roots" help:"PEM file with the roots that the authority's certificate must chain to."`
+	TSAProvider    string `name:"tsa-provider" default:"local" help:"Short name of the authority, shown as tsa_provider."`
+	ShortPasswords bool   `name:"short-passwords" help:"Accept new passwords of 8 characters, with a letter and a digit, for clients of the original system."`
+	LogLevel       string `name:"log-level" default:"warn" enum:"debug,info,warn,error" help:"Lowest level that is logged (to stderr): ${enum}."`
 }
 
 // devInfo is what <data>/dev.json tells scripts and people. It holds secrets: mode 0600.
@@ -94,6 +97,8 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 	}
 	info.BaseURL = "http://" + ln.Addr().String()
 	s.roles, s.exclusive, s.log = allRoles, true, log // the data folder is locked
+	s.passwords = auth.PasswordRules{Short: c.ShortPasswords}
+	s.mails = mails{sender: devMailer(data), accountURL: info.BaseURL + "/account"}
 	// The password is on disk before the account exists: a crash between the two loses nothing.
 	if err := writeDevInfo(data, info); err != nil {
 		return err
@@ -114,6 +119,13 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 	case err := <-st.failed:
 		return err
 	}
+}
+
+// devMailer writes mails into the data folder, and their links where the developer looks.
+func devMailer(data string) *mail.Folder {
+	return &mail.Folder{Dir: filepath.Join(data, "mail"), From: "Factum <factum@factum.localhost>", Wrote: func(m mail.Message, file string) {
+		fmt.Printf("mail %q in %s\n  %s\n", m.Subject, file, m.Link)
+	}}
 }
 
 // startServers starts the servers that production has elsewhere and says where they are.

@@ -155,8 +155,8 @@ func tenantClient(t *testing.T, info devInfo) (*demoClient, string) {
 			ID string `json:"id"`
 		} `json:"data"`
 	}
-	must(t, c.call(t.Context(), "POST", "/api/auth/register", map[string]string{"first_name": "Mina", "last_name": "Okoro", "email": email, "password": "turbine42"}, nil))
-	must(t, c.call(t.Context(), "POST", "/api/auth/login", map[string]string{"email": email, "password": "turbine42"}, &out))
+	must(t, c.call(t.Context(), "POST", "/api/auth/register", map[string]string{"first_name": "Mina", "last_name": "Okoro", "email": email, "password": "stator coil 7"}, nil))
+	must(t, c.call(t.Context(), "POST", "/api/auth/login", map[string]string{"email": email, "password": "stator coil 7"}, &out))
 	c.token = out.AccessToken
 	must(t, c.call(t.Context(), "POST", "/api/tenants", map[string]string{"name": "North Mill"}, &out))
 	return c, out.Data.ID

@@ -21,6 +21,7 @@ var version = "dev"
 type cli struct {
 	Dev         DevCmd         `cmd:"" help:"Run the whole platform in one process: PostgreSQL, S3, time-stamping authority and OpenID provider included."`
 	Serve       ServeCmd       `cmd:"" help:"Run the platform against servers that exist elsewhere. Several processes may serve one platform."`
+	Keys        KeysCmd        `cmd:"" help:"Work on the keys that sign tokens."`
 	Tenants     TenantsCmd     `cmd:"" help:"Look after tenants and their databases."`
 	Servers     ServersCmd     `cmd:"" help:"Look after the PostgreSQL servers that hold tenants' databases."`
 	Log         LogCmd         `cmd:"" help:"Work on the logs themselves."`

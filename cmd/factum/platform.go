@@ -49,10 +49,19 @@ type settings struct {
 	engine    engine
 	objects   objectstore.Config // with the role api
 	tsa       tsa.Config         // unless the process is a projector only
-	exclusive bool               // no other process works on these databases
+	passwords auth.PasswordRules
+	mails     mails
+	exclusive bool // no other process works on these databases
 	log       *slog.Logger
 
 	connections int // to all tenants' databases together; 0: the usual number
+}
+
+// mails says how people are mailed, and where the links lead.
+type mails struct {
+	sender       commands.Mailer // nil sends none
+	accountURL   string
+	verifiedOnly bool // no log-in before the address was verified
 }
 
 // finishEvery is how often an API process tries to finish tenants while it cannot.
@@ -112,6 +121,7 @@ func startPlatform(ctx context.Context, st *stack, s settings, ln net.Listener) 
 		return nil, err
 	}
 	if s.roles.has(roleWorker) {
+		st.background("sweeping of what has expired", p.sweep)
 		if err := p.startWorker(ctx, st); err != nil {
 			return nil, err
 		}
@@ -215,7 +225,8 @@ func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err
 		return err
 	}
 	c := commands.Config{
-		Store: p.store, Codec: p.codec, Provision: p.provision, MAC: keys.MAC, Auth: p.accounts,
+		Store: p.store, Codec: p.codec, Provision: p.provision, MAC: keys.MAC, Auth: p.accounts, Passwords: p.passwords,
+		Mailer: p.mails.sender, AccountURL: p.mails.accountURL, VerifiedOnly: p.mails.verifiedOnly,
 		TSAProvider: p.tsa.Provider, Now: time.Now, NewID: uuid.NewString, Logger: p.log,
 	}
 	if p.roles.has(roleAPI) {
@@ -223,9 +234,32 @@ func (p *platform) openCommands(ctx context.Context, keys *keyring.Keyring) (err
 			return err
 		}
 		c.Objects = p.contents
+		queue, err := jobs.New(jobs.Config{Pool: p.pool, Logger: p.log})
+		if err != nil {
+			return err
+		}
+		c.Outbox = &process.Outbox{Pool: p.pool, Queue: queue}
 	}
 	p.commands, err = commands.New(c)
 	return err
+}
+
+// expireEvery is how often sessions, links and counts that have expired are deleted.
+const expireEvery = time.Hour
+
+func (p *platform) sweep(ctx context.Context) error {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		if err := p.accounts.Sweep(ctx); err != nil && ctx.Err() == nil {
+			p.log.Warn("what has expired cannot be deleted; this is tried again", "after", expireEvery, "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // startWorker carries out the jobs of the sagas.
@@ -306,7 +340,7 @@ func (p *platform) startServer(st *stack, ln net.Listener) error {
 			return err
 		}
 		rest.Register(server.API(), rest.Deps{Commands: p.commands, Server: server, Operator: steering.Operator{Runner: operator, Commands: p.commands}})
-		readapi.Register(server.API(), readapi.Deps{Server: server, Objects: p.contents, Roots: p.tsa.Roots})
+		readapi.Register(server.API(), readapi.Deps{Server: server, Accounts: p.accounts, Objects: p.contents, Roots: p.tsa.Roots})
 	}
 	go func() {
 		if err := server.Listen(ln); err != nil {

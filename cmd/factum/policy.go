@@ -41,6 +41,7 @@ func printPolicy(to io.Writer) error {
 		}
 		fmt.Fprintln(out, strings.Join(append(cells, platform), "\t"))
 	}
-	fmt.Fprint(out, "\nyes: may; own: for what the member uploaded; -: may not (who is no member of the tenant is answered 404, a member 403)\nplatform: an administrator of the platform without a role in the tenant\n")
+	fmt.Fprint(out, "\nyes: may; own: for what the member uploaded; -: may not (who is no member of the tenant is answered 404, a member 403)\nplatform: an administrator of the platform without a role in the tenant\n"+
+		"An API key may what its role may in its tenant, but makes no keys; what is for everybody who is signed in is not for keys.\n")
 	return out.Flush()
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/mail"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/telemetry"
 	"github.com/factum-platform/factum/infra/tsa"
@@ -51,6 +53,12 @@ type ServeCmd struct {
 	TSAURL      string `name:"tsa-url" env:"FACTUM_TSA_URL" placeholder:"URL" help:"RFC 3161 authority (${env})."`
 	TSARoots    string `name:"tsa-roots" env:"FACTUM_TSA_ROOTS" placeholder:"FILE" help:"PEM file with the roots that its certificate must chain to (${env})."`
 	TSAProvider string `name:"tsa-provider" env:"FACTUM_TSA_PROVIDER" default:"tsa" help:"Its short name, shown as tsa_provider (${env})."`
+
+	ShortPasswords bool   `name:"short-passwords" env:"FACTUM_SHORT_PASSWORDS" help:"Accept new passwords of 8 characters, with a letter and a digit, for clients of the original system (${env})."`
+	VerifiedOnly   bool   `name:"verified-only" env:"FACTUM_VERIFIED_ONLY" help:"Refuse a log-in until the account's e-mail address was verified by a mailed link (${env})."`
+	SMTPURL        string `name:"smtp-url" env:"FACTUM_SMTP_URL" placeholder:"URL" help:"Mail server: smtp://user:password@host:587 (STARTTLS), smtps://…:465, or smtp+plain://localhost:25. Better in the environment: ${env}. Without it no mails are sent."`
+	MailFrom       string `name:"mail-from" env:"FACTUM_MAIL_FROM" placeholder:"ADDRESS" help:"Sender of mails: Factum <factum@example.com> (${env})."`
+	PublicURL      string `name:"public-url" env:"FACTUM_PUBLIC_URL" placeholder:"URL" help:"How people reach the API: https://factum.example (${env}). Links in mails lead there."`
 }
 
 // Validate refuses wrong usage before anything is done.
@@ -163,11 +171,45 @@ func (c ServeCmd) settings(ctx context.Context) (s settings, err error) {
 		return s, err
 	}
 	s.engine, s.connections = engine{name: c.EventStore, esdb: c.ESDB}, c.TenantConnections
+	s.passwords = auth.PasswordRules{Short: c.ShortPasswords}
+	if s.mails, err = c.mails(s.roles); err != nil {
+		return s, err
+	}
 	if s.tsa, err = c.authority(ctx, s.roles, s.log); err != nil || !s.roles.has(roleAPI) {
 		return s, err
 	}
 	s.objects, err = c.s3(ctx)
 	return s, err
+}
+
+// mails reads how people are mailed. Only workers send.
+func (c ServeCmd) mails(r roles) (m mails, err error) {
+	m.verifiedOnly = c.VerifiedOnly
+	if !r.has(roleWorker) {
+		return m, nil
+	}
+	if c.SMTPURL == "" {
+		if c.VerifiedOnly {
+			return m, errors.New("--verified-only (FACTUM_VERIFIED_ONLY) needs a mail server, or nobody could log in: give --smtp-url or FACTUM_SMTP_URL")
+		}
+		return m, nil
+	}
+	err = given(
+		setting{c.MailFrom, "--mail-from", "FACTUM_MAIL_FROM", "the sender of mails (Factum <factum@example.com>)"},
+		setting{c.PublicURL, "--public-url", "FACTUM_PUBLIC_URL", "the URL at which people reach the API (https://factum.example)"},
+	)
+	if err != nil {
+		return m, err
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return m, fmt.Errorf("--public-url (FACTUM_PUBLIC_URL) %q is not a URL such as https://factum.example", c.PublicURL)
+	}
+	m.accountURL = strings.TrimRight(c.PublicURL, "/") + "/account"
+	if m.sender, err = mail.NewSMTP(c.SMTPURL, c.MailFrom); err != nil {
+		return m, fmt.Errorf("--smtp-url (FACTUM_SMTP_URL), --mail-from (FACTUM_MAIL_FROM): %w", err)
+	}
+	return m, nil
 }
 
 // s3 reads where the contents of files lie, and asks for the bucket before anything is made. Only the API needs it.

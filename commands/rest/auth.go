@@ -17,7 +17,7 @@ func (r routes) auth(api huma.API) {
 	}, r.register)
 	route(api, httpapi.Op{
 		ID: "login", Method: http.MethodPost, Path: "/api/auth/login", Summary: "Begin a session", Tag: "auth",
-		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusServiceUnavailable},
+		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 	}, r.logIn)
 	route(api, httpapi.Op{
 		ID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tag: "auth",
@@ -26,6 +26,13 @@ func (r routes) auth(api huma.API) {
 	route(api, httpapi.Op{
 		ID: "logout", Method: http.MethodPost, Path: "/api/auth/logout", Summary: "End the session", Tag: "auth",
 	}, r.logOut)
+	route(api, httpapi.Op{
+		ID: "logout-all", Method: http.MethodPost, Path: "/api/auth/logout-all", Summary: "End all sessions of the caller, this one too", Tag: "auth",
+	}, r.logOutEverywhere)
+	route(api, httpapi.Op{
+		ID: "end-session", Method: http.MethodDelete, Path: "/api/auth/sessions/{session_id}", Tag: "auth",
+		Summary: "End one session of the caller", Errors: []int{http.StatusNotFound},
+	}, r.endSession)
 }
 
 type registration struct {
@@ -34,15 +41,15 @@ type registration struct {
 		FirstName string `json:"first_name" minLength:"1" maxLength:"100" example:"Mina"`
 		LastName  string `json:"last_name" minLength:"1" maxLength:"100" example:"Okoro"`
 		Email     string `json:"email" maxLength:"255" example:"mina@plant.example"`
-		Password  string `json:"password" minLength:"8" maxLength:"1024" doc:"At least one letter and one digit." example:"turbine42"`
+		Password  string `json:"password" minLength:"8" maxLength:"1024" doc:"At least 12 characters, not a common password and not easy to guess. With the setting for short passwords: at least 8, with a letter and a digit." example:"stator coil 7 humming"`
 	}
 }
 
 type registered struct {
 	httpapi.Settled
 	Body struct {
-		Message string       `json:"message"`
-		User    httpapi.User `json:"user"`
+		Message string          `json:"message"`
+		User    httpapi.Account `json:"user"`
 	}
 }
 
@@ -54,14 +61,14 @@ func (r routes) register(ctx context.Context, in *registration) (*registered, er
 		return nil, err
 	}
 	out := &registered{Settled: r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory())}
-	out.Body.Message, out.Body.User = "The account is open.", userOf(user)
+	out.Body.Message, out.Body.User = "The account is open; a mail with a link asks whether the address is yours.", accountOf(user)
 	return out, nil
 }
 
 type credentials struct {
 	Body struct {
 		Email    string `json:"email" minLength:"1" maxLength:"255" example:"mina@plant.example"`
-		Password string `json:"password" minLength:"1" example:"turbine42"`
+		Password string `json:"password" minLength:"1" example:"stator coil 7 humming"`
 	}
 }
 
@@ -74,16 +81,17 @@ type ownTenant struct {
 
 type session struct {
 	Body struct {
-		Message      string       `json:"message"`
-		AccessToken  string       `json:"access_token"`
-		RefreshToken string       `json:"refresh_token"`
-		User         httpapi.User `json:"user"`
-		Tenants      []ownTenant  `json:"tenants" nullable:"false"`
+		Message      string          `json:"message"`
+		AccessToken  string          `json:"access_token"`
+		RefreshToken string          `json:"refresh_token"`
+		User         httpapi.Account `json:"user"`
+		Tenants      []ownTenant     `json:"tenants" nullable:"false"`
 	}
 }
 
 func (r routes) logIn(ctx context.Context, in *credentials) (*session, error) {
-	s, err := r.Commands.LogIn(ctx, commands.LogIn{Email: in.Body.Email, Password: in.Body.Password})
+	client := httpapi.ClientOf(ctx)
+	s, err := r.Commands.LogIn(ctx, commands.LogIn{Email: in.Body.Email, Password: in.Body.Password, Address: client.Address, Agent: client.Agent})
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +100,7 @@ func (r routes) logIn(ctx context.Context, in *credentials) (*session, error) {
 		return nil, err
 	}
 	out := &session{}
-	out.Body.Message, out.Body.User = "You are logged in.", userOf(s.User)
+	out.Body.Message, out.Body.User = "You are logged in.", accountOf(s.User)
 	out.Body.AccessToken, out.Body.RefreshToken = s.Tokens.Access, s.Tokens.Refresh
 	out.Body.Tenants = []ownTenant{}
 	for _, m := range memberships {
@@ -121,24 +129,57 @@ func (r routes) refresh(ctx context.Context, _ *struct{}) (*refreshed, error) {
 	return out, nil
 }
 
-type loggedOut struct {
+// told is the answer of a flat route that has nothing but a sentence to say.
+type told struct {
 	Body struct {
 		Message string `json:"message"`
 	}
 }
 
-func (r routes) logOut(ctx context.Context, _ *struct{}) (*loggedOut, error) {
+func tell(message string) *told {
+	out := &told{}
+	out.Body.Message = message
+	return out
+}
+
+func (r routes) logOut(ctx context.Context, _ *struct{}) (*told, error) {
 	if err := r.Commands.LogOut(ctx, httpapi.PrincipalOf(ctx)); err != nil {
 		return nil, err
 	}
-	out := &loggedOut{}
-	out.Body.Message = "The session has ended."
+	return tell("The session has ended."), nil
+}
+
+type loggedOutEverywhere struct {
+	Body struct {
+		Message string `json:"message"`
+		Ended   int    `json:"ended" doc:"How many sessions there were, with this one."`
+	}
+}
+
+func (r routes) logOutEverywhere(ctx context.Context, _ *struct{}) (*loggedOutEverywhere, error) {
+	ended, err := r.Commands.LogOutEverywhere(ctx, httpapi.PrincipalOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	out := &loggedOutEverywhere{}
+	out.Body.Message, out.Body.Ended = "All sessions have ended.", ended
 	return out, nil
 }
 
-func userOf(u commands.User) httpapi.User {
-	return httpapi.User{
+type oneSession struct {
+	SessionID string `path:"session_id" format:"uuid"`
+}
+
+func (r routes) endSession(ctx context.Context, in *oneSession) (*told, error) {
+	if err := r.Commands.EndSession(ctx, httpapi.PrincipalOf(ctx), in.SessionID); err != nil {
+		return nil, err
+	}
+	return tell("The session has ended."), nil
+}
+
+func accountOf(u commands.User) httpapi.Account {
+	return httpapi.Account{User: httpapi.User{
 		ID: u.ID, FirstName: u.FirstName, LastName: u.LastName, Email: u.Email, IsActive: u.IsActive,
 		CreatedAt: httpapi.Time(u.CreatedAt), UpdatedAt: httpapi.Time(u.UpdatedAt),
-	}
+	}, EmailVerified: u.EmailVerified}
 }

@@ -35,7 +35,9 @@ func Register(api huma.API, d Deps) {
 	}
 	r := routes{d}
 	r.auth(api)
+	r.account(api)
 	r.tenants(api)
+	r.apiKeys(api)
 	r.members(api)
 	r.timestamping(api)
 	r.documents(api)
@@ -76,6 +78,10 @@ var refusals = map[string]struct {
 	"document.unknown":   {http.StatusNotFound, ""},
 	"document.not_owner": {http.StatusForbidden, ""},
 	"file.unknown":       {http.StatusNotFound, ""},
+	"session.unknown":    {http.StatusNotFound, ""},
+	"apikey.unknown":     {http.StatusNotFound, ""},
+	"apikey.too_many":    {http.StatusConflict, ""},
+	"user.unverified":    {http.StatusForbidden, "email_unverified"},
 
 	"projection.event_unknown": {http.StatusNotFound, ""},
 }
@@ -89,6 +95,7 @@ func answer(err error) error {
 		conflict *eventstore.ConflictError
 		reused   *eventstore.ReusedKeyError
 		closed   *eventstore.UnavailableError
+		throttle *auth.ThrottledError
 	)
 	switch {
 	case errors.As(err, &problem):
@@ -111,6 +118,10 @@ func answer(err error) error {
 		return httpapi.NewProblem(http.StatusRequestEntityTooLarge, "", "A file has at most 100 MiB.")
 	case errors.Is(err, commands.ErrEmptyFile):
 		return httpapi.Invalid(map[string][]string{"file": {"Must not be empty."}})
+	case errors.As(err, &throttle):
+		return httpapi.TooMany("Too many attempts failed; no password is looked at for a while, be it right or wrong.", throttle.Seconds())
+	case errors.Is(err, auth.ErrInvalidLink):
+		return httpapi.NewProblem(http.StatusBadRequest, "invalid_link", "This link is not valid: it was used or has expired. Ask for another.")
 	case errors.Is(err, auth.ErrInvalidCredentials):
 		return httpapi.NewProblem(http.StatusUnauthorized, "invalid_credentials", "The e-mail address or the password is wrong.")
 	case errors.Is(err, auth.ErrBusy):

@@ -21,6 +21,25 @@ func TestRegister(t *testing.T) {
 	}
 }
 
+func TestVerifyEmail(t *testing.T) {
+	at := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
+	registered := Registered{UserID: "u", Email: es.Person("mina@plant.example"), At: at}
+	verified := EmailVerified{UserID: "u", At: at.Add(time.Hour)}
+	given(t, registered).When(VerifyEmail{At: verified.At}).Then(verified)
+	given(t, registered, verified).When(VerifyEmail{At: at.Add(2 * time.Hour)}).Then()
+	given(t).When(VerifyEmail{At: at}).Refused("user.unknown")
+}
+
+func TestRename(t *testing.T) {
+	at := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
+	mina, okoro, nina, obi := es.Person("Mina"), es.Person("Okoro"), es.Person("Nina"), es.Person("Obi")
+	registered := Registered{UserID: "u", FirstName: mina, LastName: okoro, At: at}
+	first := Renamed{UserID: "u", FirstName: nina, LastName: okoro, At: at.Add(time.Hour)}
+	given(t, registered).When(Rename{FirstName: &nina, At: first.At}).Then(first)
+	given(t, registered, first).When(Rename{LastName: &obi, At: at}).Then(Renamed{UserID: "u", FirstName: nina, LastName: obi, At: at})
+	given(t).When(Rename{FirstName: &nina, At: at}).Refused("user.unknown")
+}
+
 func given(t *testing.T, facts ...Event) es.Story[State, Command, Event] {
 	t.Helper()
 	return es.Given(t, Decider, facts...)

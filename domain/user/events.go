@@ -23,3 +23,21 @@ type Registered struct {
 }
 
 func (Registered) isUserEvent() {}
+
+// EmailVerified says that somebody who reads the mails of the account's address has followed a link that was sent there.
+type EmailVerified struct {
+	UserID string    `json:"user_id"`
+	At     time.Time `json:"at"`
+}
+
+func (EmailVerified) isUserEvent() {}
+
+// Renamed says that the person goes by these names now.
+type Renamed struct {
+	UserID    string      `json:"user_id"`
+	FirstName es.Personal `json:"first_name"`
+	LastName  es.Personal `json:"last_name"`
+	At        time.Time   `json:"at"`
+}
+
+func (Renamed) isUserEvent() {}

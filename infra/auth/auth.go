@@ -71,13 +71,13 @@ func New(ctx context.Context, c Config) (*Auth, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	keys, err := loadKeys(ctx, c.Pool, c.Secrets)
-	if err != nil {
+	signing := &keys{pool: c.Pool, secrets: c.Secrets, now: c.Now}
+	if _, err := signing.current(ctx); err != nil {
 		return nil, err
 	}
 	hashes, err := newPasswords()
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
-	return &Auth{pool: c.Pool, passwords: hashes, tokens: &signer{keys: keys, issuer: c.Issuer, now: c.Now}, now: c.Now}, nil
+	return &Auth{pool: c.Pool, passwords: hashes, tokens: &signer{keys: signing, issuer: c.Issuer, now: c.Now}, now: c.Now}, nil
 }

@@ -89,7 +89,7 @@ func (w *world) key(t *testing.T) (string, ed25519.PrivateKey) {
 	t.Helper()
 	var kid string
 	var sealed []byte
-	if err := w.pool.QueryRow(t.Context(), `select kid, sealed_seed from auth.signing_keys`).Scan(&kid, &sealed); err != nil {
+	if err := w.pool.QueryRow(t.Context(), `select kid, sealed_seed from auth.signing_keys order by signs_from desc limit 1`).Scan(&kid, &sealed); err != nil {
 		t.Fatal(err)
 	}
 	return kid, ed25519.NewKeyFromSeed(turn(sealed))
@@ -175,7 +175,7 @@ func TestSessions(t *testing.T) {
 	w := newWorld(t)
 	ctx, user := t.Context(), uuid.NewString()
 	other := w.process(t)
-	tokens, err := w.BeginSession(ctx, user)
+	tokens, err := w.BeginSession(ctx, user, "curl/8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestSessions(t *testing.T) {
 		}
 	}
 
-	tokens, err = w.BeginSession(ctx, user)
+	tokens, err = w.BeginSession(ctx, user, "curl/8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestSessions(t *testing.T) {
 	if _, err := other.Refresh(ctx, tokens.Refresh); !errors.Is(err, auth.ErrTokenRevoked) {
 		t.Fatal(err)
 	}
-	tokens, err = w.BeginSession(ctx, user)
+	tokens, err = w.BeginSession(ctx, user, "curl/8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func TestSessions(t *testing.T) {
 func TestForgedTokens(t *testing.T) {
 	w := newWorld(t)
 	ctx, user := t.Context(), uuid.NewString()
-	tokens, err := w.BeginSession(ctx, user)
+	tokens, err := w.BeginSession(ctx, user, "curl/8")
 	if err != nil {
 		t.Fatal(err)
 	}

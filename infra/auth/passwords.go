@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// waitingPerWorker bounds the queue: more than this many passwords per core are refused with [ErrBusy].
-	waitingPerWorker = 16
+	// waitingPerWorker bounds who waits: more than this many passwords per core, about a second of work, are refused with [ErrBusy].
+	// A few wait, so that no core is idle between two.
+	waitingPerWorker = 8
 	// maxCandidates bounds the credentials of one address that are looked at: one is real, others are left from failed
 	// registrations.
 	maxCandidates = 5
@@ -61,13 +62,9 @@ func (p *passwords) run(ctx context.Context, work func() error) error {
 // SetPassword stores the hash of a new account's password. A credential that exists is left as it is. loginKey is the HMAC of
 // the e-mail address. Error: [ErrBusy].
 func (a *Auth) SetPassword(ctx context.Context, userID string, loginKey []byte, password string) error {
-	var hash string
-	err := a.passwords.run(ctx, func() (err error) {
-		hash, err = a.passwords.swapper.Hash(password)
-		return err
-	})
+	hash, err := a.hash(ctx, password)
 	if err != nil {
-		return fmt.Errorf("auth: hash a password: %w", err)
+		return err
 	}
 	_, err = a.pool.Exec(ctx, `insert into auth.credentials (user_id, login_key, hash) values ($1, $2, $3) on conflict (user_id) do nothing`,
 		userID, loginKey, hash)
@@ -75,6 +72,50 @@ func (a *Auth) SetPassword(ctx context.Context, userID string, loginKey []byte, 
 		return fmt.Errorf("auth: store a credential: %w", err)
 	}
 	return nil
+}
+
+// ChangePassword replaces the password and ends all sessions of the user but keepSession, and all links that would set a password. It is
+// all or nothing, in all API processes at once. Errors: [ErrBusy], [ErrInvalidCredentials] for an account that has no password.
+func (a *Auth) ChangePassword(ctx context.Context, userID, password, keepSession string) error {
+	hash, err := a.hash(ctx, password)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+		return a.replace(ctx, tx, userID, hash, keepSession)
+	})
+	if err != nil && !errors.Is(err, ErrInvalidCredentials) {
+		return fmt.Errorf("auth: change a password: %w", err)
+	}
+	return err
+}
+
+// replace stores a new hash and ends what the old password began.
+func (a *Auth) replace(ctx context.Context, tx pgx.Tx, userID, hash, keepSession string) error {
+	tag, err := tx.Exec(ctx, `update auth.credentials set hash = $2, changed_at = $3 where user_id = $1`, userID, hash, a.now())
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrInvalidCredentials
+	}
+	if _, err := tx.Exec(ctx, endSessions, userID, a.now(), keepSession); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `delete from auth.links where user_id = $1 and purpose = $2`, userID, string(ResetPassword))
+	return err
+}
+
+// hash hashes a new password. Error: [ErrBusy].
+func (a *Auth) hash(ctx context.Context, password string) (hash string, err error) {
+	err = a.passwords.run(ctx, func() (err error) {
+		hash, err = a.passwords.swapper.Hash(password)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("auth: hash a password: %w", err)
+	}
+	return hash, nil
 }
 
 // RemovePassword deletes the credential of an account that did not come to be.

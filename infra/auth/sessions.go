@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -20,40 +22,103 @@ const (
 // Tokens are a session's current tokens (JWT, RFC 7519).
 type Tokens struct{ Access, Refresh string }
 
-// Principal is who a valid access token belongs to.
+// Principal is who a valid access token, or a valid API key, belongs to.
 type Principal struct {
-	UserID, SessionID, TokenID string
+	UserID, SessionID, TokenID string // of a machine: its key's id, which stands for who acts, and no session
+	TenantID, Role             string // of a machine: the only tenant that it may call, and as what; "" of a person
 	Expires                    time.Time
 }
 
-// BeginSession starts a session of the user.
-func (a *Auth) BeginSession(ctx context.Context, userID string) (Tokens, error) {
-	session, refresh := uuid.NewString(), uuid.NewString()
-	_, err := a.pool.Exec(ctx, `insert into auth.sessions (id, user_id, refresh_id, expires_at) values ($1, $2, $3, $4)`,
-		session, userID, refresh, a.now().Add(RefreshLife))
+// Machine tells whether it is an API key's.
+func (p Principal) Machine() bool { return p.TenantID != "" }
+
+// Session is a session that goes on, as its owner sees it.
+type Session struct {
+	ID, Agent                         string // Agent is the User-Agent of the log-in, at most 200 characters
+	CreatedAt, RefreshedAt, ExpiresAt time.Time
+}
+
+// maxAgentChars bounds what is kept of a User-Agent.
+const maxAgentChars = 200
+
+// BeginSession starts a session of the user; agent is what the client calls itself, so that the user recognises the session.
+func (a *Auth) BeginSession(ctx context.Context, userID, agent string) (Tokens, error) {
+	session, refresh, now := uuid.NewString(), uuid.NewString(), a.now()
+	_, err := a.pool.Exec(ctx, `insert into auth.sessions (id, user_id, refresh_id, agent, created_at, refreshed_at, expires_at)
+		values ($1, $2, $3, $4, $5, $5, $6)`, session, userID, refresh, plainAgent(agent), now, now.Add(RefreshLife))
 	if err != nil {
 		return Tokens{}, fmt.Errorf("auth: begin a session: %w", err)
 	}
-	return a.tokens.pair(userID, session, refresh)
+	return a.tokens.pair(ctx, userID, session, refresh)
 }
+
+// plainAgent is what can be stored and shown of a header that anybody may have written.
+func plainAgent(agent string) string {
+	runes := []rune(strings.ToValidUTF8(agent, ""))
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, string(runes[:min(len(runes), maxAgentChars)]))
+}
+
+// Sessions lists the user's sessions that go on, the latest begun first.
+func (a *Auth) Sessions(ctx context.Context, userID string) ([]Session, error) {
+	rows, err := a.pool.Query(ctx, `select id::text, agent, created_at, refreshed_at, expires_at from auth.sessions
+		where user_id = $1 and ended_at is null and expires_at > $2 order by created_at desc, id`, userID, a.now())
+	if err != nil {
+		return nil, fmt.Errorf("auth: list sessions: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Session])
+	if err != nil {
+		return nil, fmt.Errorf("auth: list sessions: %w", err)
+	}
+	return list, nil
+}
+
+// EndSessionOf ends one session of the user, in all API processes at once, and tells whether there was such a session going on.
+func (a *Auth) EndSessionOf(ctx context.Context, userID, sessionID string) (bool, error) {
+	tag, err := a.pool.Exec(ctx, `update auth.sessions set ended_at = $3 where id = $2 and user_id = $1 and ended_at is null and expires_at > $3`,
+		userID, sessionID, a.now())
+	if err != nil {
+		return false, fmt.Errorf("auth: end a session: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// EndSessions ends all sessions of the user, in all API processes at once, and says how many went on.
+func (a *Auth) EndSessions(ctx context.Context, userID string) (int, error) {
+	tag, err := a.pool.Exec(ctx, endSessions, userID, a.now(), nobody)
+	if err != nil {
+		return 0, fmt.Errorf("auth: end sessions: %w", err)
+	}
+	return int(tag.RowsAffected()), nil
+}
+
+// endSessions ends the sessions of user $1 at $2, but for session $3.
+const endSessions = `update auth.sessions set ended_at = $2 where user_id = $1 and id <> $3 and ended_at is null and expires_at > $2`
+
+// nobody is the id of no user and no session.
+const nobody = "00000000-0000-0000-0000-000000000000"
 
 // Refresh exchanges a refresh token for a new pair; the old one is good no longer. Presenting a used one ends the session,
 // because one of the two who have it stole it (RFC 9700 §4.14.2). Errors: [ErrInvalidToken], [ErrTokenExpired],
 // [ErrTokenRevoked].
 func (a *Auth) Refresh(ctx context.Context, token string) (Tokens, error) {
-	c, err := a.tokens.verify(token, refreshType)
+	c, err := a.tokens.verify(ctx, token, refreshType)
 	if err != nil {
 		return Tokens{}, err
 	}
 	next := uuid.NewString()
 	tag, err := a.pool.Exec(ctx, `
-		update auth.sessions set refresh_id = $3, expires_at = $4
+		update auth.sessions set refresh_id = $3, expires_at = $4, refreshed_at = $5
 		where id = $1 and refresh_id = $2 and ended_at is null and expires_at > $5`, c.Session, c.ID, next, a.now().Add(RefreshLife), a.now())
 	if err != nil {
 		return Tokens{}, fmt.Errorf("auth: refresh a session: %w", err)
 	}
 	if tag.RowsAffected() == 1 {
-		return a.tokens.pair(c.Subject, c.Session, next)
+		return a.tokens.pair(ctx, c.Subject, c.Session, next)
 	}
 	if err := a.EndSession(ctx, c.Session); err != nil {
 		return Tokens{}, err
@@ -69,10 +134,13 @@ func (a *Auth) EndSession(ctx context.Context, sessionID string) error {
 	return nil
 }
 
-// Authenticate verifies an access token and that its session goes on. Errors: [ErrInvalidToken], [ErrTokenExpired],
+// Authenticate verifies an access token and that its session goes on, or an API key. Errors: [ErrInvalidToken], [ErrTokenExpired],
 // [ErrTokenRevoked].
 func (a *Auth) Authenticate(ctx context.Context, bearer string) (Principal, error) {
-	c, err := a.tokens.verify(bearer, accessType)
+	if strings.HasPrefix(bearer, keyPrefix) {
+		return a.authenticateKey(ctx, bearer)
+	}
+	c, err := a.tokens.verify(ctx, bearer, accessType)
 	if err != nil {
 		return Principal{}, err
 	}

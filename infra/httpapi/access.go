@@ -12,7 +12,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/factum-platform/factum/infra/auth"
 )
@@ -94,6 +93,9 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 				r.user = principal.UserID
 			}
 			ctx = context.WithValue(ctx, principalKey{}, principal)
+			if principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson) {
+				return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
+			}
 		}
 	}
 	malformed := map[string][]string{}
@@ -111,7 +113,7 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		}
 	}
 	if rule.tenant() {
-		m, err := s.membership(ctx, PrincipalOf(ctx).UserID, strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
+		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
 		if err != nil {
 			return ctx, err
 		}
@@ -159,7 +161,7 @@ func tokenProblem(rule Rule, err error) error {
 	case errors.Is(err, auth.ErrTokenExpired):
 		code, detail = "token_expired", "The token has expired."
 	case errors.Is(err, auth.ErrTokenRevoked):
-		code, detail = "token_revoked", "The session of this token has ended."
+		code, detail = "token_revoked", "The session of this token has ended, or the API key was revoked."
 	default:
 		return nil
 	}
@@ -204,10 +206,7 @@ func (s *Server) administers(ctx context.Context, user string) error {
 		return tx.QueryRow(ctx, fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
 			where a.user_id = $1 and u.is_active)`, schema), user).Scan(&found)
 	})
-	var pg *pgconn.PgError
 	switch {
-	case errors.As(err, &pg) && pg.Code == "42P01": // the directory of the version before has no such table
-		return Unavailable("The directory is of an older version: run 'factum projections rebuild directory --tenant platform'.", err)
 	case err != nil:
 		return fmt.Errorf("httpapi: look up an administrator: %w", err)
 	case !found:
@@ -216,17 +215,29 @@ func (s *Server) administers(ctx context.Context, user string) error {
 	return nil
 }
 
-const membershipColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
-	t.created_at, t.updated_at, m.role, m.joined_at
+const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
+	t.created_at, t.updated_at, `
+
+const membershipColumns = tenantColumns + `m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
 	where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
 
+// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant.
+const machineColumns = tenantColumns + `$1::text, t.created_at from %[1]s.tenants t where (t.is_active or $2) and t.provisioned`
+
 // membership answers [NotFound] alike for a tenant that does not exist, is not ready, is deleted (unless that is allowed), or is not the
-// user's.
-func (s *Server) membership(ctx context.Context, user, tenant string, deletedToo bool) (Membership, error) {
+// caller's.
+func (s *Server) membership(ctx context.Context, by auth.Principal, tenant string, deletedToo bool) (Membership, error) {
+	query, who := membershipColumns+` and m.tenant_id = $3`, by.UserID
+	if by.Machine() {
+		if by.TenantID != tenant {
+			return Membership{}, NotFound()
+		}
+		query, who = machineColumns+` and t.id = $3`, by.Role
+	}
 	var found []Membership
 	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and m.tenant_id = $3`, schema), user, deletedToo, tenant)
+		rows, err := tx.Query(ctx, fmt.Sprintf(query, schema), who, deletedToo, tenant)
 		if err != nil {
 			return err
 		}

@@ -15,9 +15,9 @@ import (
 	"github.com/swaggest/swgui/v5/static"
 )
 
-// The page is ours, Swagger UI's files come with the module swgui: the documentation needs no outside host.
+// The pages are ours, Swagger UI's files come with the module swgui: they need no outside host.
 //
-//go:embed docs/index.html docs/start.js
+//go:embed docs/index.html docs/start.js docs/account.html docs/account.js
 var page embed.FS
 
 // docsPolicy lets the page run its own scripts and call this server, and nothing else.
@@ -58,6 +58,17 @@ func (s *Server) docsYAML(c fiber.Ctx) error {
 func (s *Server) docsPage(c fiber.Ctx) error {
 	s.found(c, "/api/docs/")
 	return sendFile(c, page, "docs/index.html", "text/html; charset=utf-8")
+}
+
+// accountPage lets people follow the links that are mailed to them.
+func (s *Server) accountPage(c fiber.Ctx) error {
+	s.found(c, "/account")
+	return sendFile(c, page, "docs/account.html", "text/html; charset=utf-8")
+}
+
+func (s *Server) accountScript(c fiber.Ctx) error {
+	s.found(c, "/account.js")
+	return sendFile(c, page, "docs/account.js", "text/javascript; charset=utf-8")
 }
 
 // assets are the files that the page loads.

@@ -1,5 +1,7 @@
 package httpapi
 
+import "github.com/factum-platform/factum/infra/auth"
+
 // User is an account as its owner and fellow members see it.
 type User struct {
 	ID        string `json:"id" format:"uuid"`
@@ -9,6 +11,12 @@ type User struct {
 	IsActive  bool   `json:"is_active"`
 	CreatedAt Time   `json:"created_at"`
 	UpdatedAt Time   `json:"updated_at"`
+}
+
+// Account is an account as its owner sees it.
+type Account struct {
+	User
+	EmailVerified bool `json:"email_verified" doc:"A link that was mailed to the address was followed."`
 }
 
 // Tenant is a tenant as its members see it.
@@ -38,6 +46,26 @@ type Membership struct {
 	Tenant
 	Role     string `json:"role" enum:"admin,user,viewer"`
 	JoinedAt Time   `json:"joined_at"`
+}
+
+// APIKey is a machine's key, without the key itself.
+type APIKey struct {
+	ID         string `json:"id" format:"uuid" doc:"Stands for the machine wherever a user's id stands for a person."`
+	Name       string `json:"name"`
+	Role       string `json:"role" enum:"admin,user,viewer"`
+	CreatedBy  string `json:"created_by" format:"uuid"`
+	CreatedAt  Time   `json:"created_at"`
+	ExpiresAt  Time   `json:"expires_at"`
+	LastUsedAt *Time  `json:"last_used_at,omitempty" doc:"At most a minute late; absent until it was used."`
+	RevokedAt  *Time  `json:"revoked_at,omitempty" doc:"Absent unless it was revoked."`
+}
+
+// APIKeyOf shows a key.
+func APIKeyOf(k auth.APIKey) APIKey {
+	return APIKey{
+		ID: k.ID, Name: k.Name, Role: k.Role, CreatedBy: k.CreatedBy, CreatedAt: Time(k.CreatedAt), ExpiresAt: Time(k.ExpiresAt),
+		LastUsedAt: TimeOf(k.LastUsedAt), RevokedAt: TimeOf(k.RevokedAt),
+	}
 }
 
 // Document is a file under a name.

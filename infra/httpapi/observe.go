@@ -25,6 +25,18 @@ type request struct {
 	user      string // opaque id
 	route     string // as in [Policy]; "" for a path nobody serves
 	cause     error  // of a failure; for the log only
+	client    Client
+}
+
+// Client is what is known of who sent a request. It is personal data: not for logs.
+type Client struct{ Address, Agent string }
+
+// ClientOf is the client of the request that ctx belongs to.
+func ClientOf(ctx context.Context) Client {
+	if r := requestOf(ctx); r != nil {
+		return r.client
+	}
+	return Client{}
 }
 
 type requestKey struct{}
@@ -51,7 +63,7 @@ var (
 // observe is the outermost layer: ids, headers, the error form, panics, metrics and the log line.
 func (s *Server) observe(c fiber.Ctx) error {
 	start := time.Now()
-	r := &request{id: c.Get("X-Request-Id")}
+	r := &request{id: c.Get("X-Request-Id"), client: Client{c.IP(), c.Get("User-Agent")}}
 	if !idForm.MatchString(r.id) {
 		r.id = uuid.NewString()
 	}

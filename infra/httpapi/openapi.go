@@ -59,6 +59,8 @@ func (s *Server) registerDocs() {
 	s.app.Get("/api/docs/swagger.yaml", s.docsYAML)
 	s.app.Get("/api/docs/openapi.json", s.docsJSON)
 	s.app.Get("/api/docs/:asset", s.docsAsset)
+	s.app.Get("/account", s.accountPage)
+	s.app.Get("/account.js", s.accountScript)
 }
 
 // found names the route in log and metrics, as guard does for the others.

@@ -19,7 +19,8 @@ const (
 	UserUp                           // a member who may write
 	OwnerUp                          // a member who may write, to what the member uploaded; an admin to everything
 	AdminOnly                        // a member who administers the tenant
-	AdminOfDeleted                   // the same, and the tenant may be deleted
+	AdminPerson                      // the same, and no API key: a key makes no keys
+	AdminOfDeleted                   // an admin, and the tenant may be deleted
 )
 
 // Reach is how far a role's right to a route goes.
@@ -44,6 +45,7 @@ var reaches = map[Access]map[string]Reach{
 	UserUp:         {"user": Everything, "admin": Everything},
 	OwnerUp:        {"user": Own, "admin": Everything},
 	AdminOnly:      {"admin": Everything},
+	AdminPerson:    {"admin": Everything},
 	AdminOfDeleted: {"admin": Everything},
 }
 
@@ -65,6 +67,9 @@ const (
 var Policy = []Rule{
 	{"GET", "/", Anyone, "", 0},
 	{"GET", "/health", Anyone, "", 0},
+	{"GET", "/.well-known/jwks.json", Anyone, "", 0},
+	{"GET", "/account", Anyone, "", 0}, // the page that mailed links lead to
+	{"GET", "/account.js", Anyone, "", 0},
 	{"GET", "/metrics", Anyone, "", 0}, // exists only when [Config.MetricsHandler] is set
 	{"GET", "/api/docs", Anyone, "", 0},
 	{"GET", "/api/docs/", Anyone, "", 0},
@@ -76,9 +81,18 @@ var Policy = []Rule{
 	{"POST", "/api/auth/login", Anyone, "login_failed", 0},
 	{"POST", "/api/auth/refresh", Refresh, "token_refresh_failed", 0},
 	{"POST", "/api/auth/logout", SignedIn, "logout_failed", 0},
+	{"POST", "/api/auth/logout-all", SignedIn, "logout_failed", 0},
+	{"GET", "/api/auth/sessions", SignedIn, "", 0},
+	{"DELETE", "/api/auth/sessions/{session_id}", SignedIn, "", 0},
+	{"POST", "/api/auth/password/change", SignedIn, "", 0},
+	{"POST", "/api/auth/password/forgot", Anyone, "", 0},
+	{"POST", "/api/auth/password/reset", Anyone, "", 0},
+	{"POST", "/api/auth/verify-email", Anyone, "", 0},
+	{"POST", "/api/auth/verify-email/resend", SignedIn, "", 0},
 	{"GET", "/api/auth/health", Anyone, "", 0},
 
 	{"GET", "/api/users/me", SignedIn, "", 0},
+	{"PUT", "/api/users/me", SignedIn, "", 0},
 	{"GET", "/api/users/me/tenants", SignedIn, "", 0},
 	{"GET", "/api/users/health", Anyone, "", 0},
 
@@ -92,6 +106,9 @@ var Policy = []Rule{
 	{"POST", "/api/tenants", SignedIn, "", time.Minute}, // makes a database
 	{"GET", "/api/tenants/health", Anyone, "", 0},
 	{"GET", "/api/tenants/{tenant_id}", ViewerUp, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/api-keys", AdminOnly, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/api-keys", AdminPerson, "", 0},
+	{"DELETE", "/api/tenants/{tenant_id}/api-keys/{api_key_id}", AdminPerson, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}", AdminOnly, "", 0},
 	{"DELETE", "/api/tenants/{tenant_id}", AdminOnly, "", 0},
 	{"POST", "/api/tenants/{tenant_id}/restore", AdminOfDeleted, "", 0},

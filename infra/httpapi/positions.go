@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -81,7 +82,7 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 			}
 			continue
 		case !errors.Is(err, readmodel.ErrNotBuilt):
-			return Settled{}, err
+			return Settled{}, older(m, err)
 		}
 		if s.c.Unbuilt != nil {
 			s.c.Unbuilt(m.log)
@@ -121,6 +122,15 @@ func (s *Server) renewed(ctx context.Context, m Model) (*pgxpool.Pool, error) {
 		}
 	}
 	return s.pool(ctx, m)
+}
+
+// older tells a query of this version on the tables of the version before, which are live until the read model was built anew.
+func older(m Model, err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "42703") { // no such table, no such column
+		return Unavailable(fmt.Sprintf("The read model %s is of an older version still and is built anew. Try again in a moment.", m.projection), err)
+	}
+	return err
 }
 
 // Settle waits at most 2 s in all until every model has applied the log up to position, and says which have not. A command that

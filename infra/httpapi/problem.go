@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -65,6 +66,11 @@ func Unavailable(detail string, cause error) *Problem {
 	return p
 }
 
+// TooMany returns a 429 that asks to try again in so many seconds.
+func TooMany(detail string, seconds int) *Problem {
+	return NewProblem(http.StatusTooManyRequests, "", detail).With("Retry-After", strconv.Itoa(seconds))
+}
+
 // OfItem is the part for programs, where the problem concerns one of several things in the answer of a route with an envelope.
 func (p *Problem) OfItem() Fault { return p.completed("", Rule{Path: "/api/tenants"}).Fault }
 
@@ -112,6 +118,7 @@ var codes = map[int]string{
 	http.StatusConflict:                    "conflict",
 	http.StatusRequestEntityTooLarge:       "payload_too_large",
 	http.StatusUnsupportedMediaType:        "unsupported_media_type",
+	http.StatusTooManyRequests:             "too_many_requests",
 	http.StatusRequestHeaderFieldsTooLarge: "request_header_fields_too_large",
 	http.StatusInternalServerError:         "internal_server_error",
 	http.StatusNotImplemented:              "not_implemented",

@@ -61,7 +61,7 @@ func documented(rule Rule, op Op) []int {
 	if rule.tenant() {
 		out = append(out, http.StatusNotFound)
 	}
-	if rule.Access == PlatformAdmin || rule.Access > ViewerUp {
+	if rule.Access > Refresh && rule.Access != ViewerUp { // SignedIn is for people and not for API keys
 		out = append(out, http.StatusForbidden)
 	}
 	if rule.tenant() || op.Accepts || op.Method != http.MethodGet || len(pathParameter.FindString(rule.Path)) > 0 {

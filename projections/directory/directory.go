@@ -27,7 +27,8 @@ func Projection() runner.Projection {
 	return runner.Projection{
 		Name: "directory", Version: 2, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
 		Types: []string{
-			"user.registered", "tenant.created", "tenant.provisioned", "tenant.renamed", "tenant.deleted", "tenant.restored",
+			"user.registered", "user.email_verified", "user.renamed",
+			"tenant.created", "tenant.provisioned", "tenant.renamed", "tenant.deleted", "tenant.restored",
 			"membership.granted", "membership.role_changed", "membership.removed", "administrator.granted", "administrator.revoked",
 			"timestamping.enabled", "timestamping.disabled",
 		},
@@ -38,8 +39,13 @@ func Projection() runner.Projection {
 func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 	switch f := fact.(type) {
 	case user.Registered:
-		w.Exec(`insert into `+w.Table("users")+` (id, email, first_name, last_name, is_active, created_at, updated_at) values ($1, $2, $3, $4, true, $5, $5)
+		w.Exec(`insert into `+w.Table("users")+` (id, email, email_verified, first_name, last_name, is_active, created_at, updated_at) values ($1, $2, false, $3, $4, true, $5, $5)
 			on conflict (id) do nothing`, f.UserID, f.Email.Reveal(), f.FirstName.Reveal(), f.LastName.Reveal(), f.At)
+	case user.EmailVerified:
+		w.Exec(`update `+w.Table("users")+` set email_verified = true, updated_at = $2 where id = $1`, f.UserID, f.At)
+	case user.Renamed:
+		w.Exec(`update `+w.Table("users")+` set first_name = $2, last_name = $3, updated_at = $4 where id = $1`,
+			f.UserID, f.FirstName.Reveal(), f.LastName.Reveal(), f.At)
 	case tenant.Created:
 		// The log's id is the tenant's without dashes; a policy that came first has made the row under it.
 		w.Exec(`insert into `+w.Table("tenants")+` as t (id, name, database_name, provisioned, is_active, tsa_enabled, created_by, created_at, updated_at)

@@ -2,6 +2,7 @@
 create table users (
   id uuid primary key,
   email text not null,
+  email_verified boolean not null,
   first_name text not null,
   last_name text not null,
   is_active boolean not null,

@@ -163,6 +163,7 @@ type world struct {
 	store    *memstore.Store
 	codec    *seal.Codec
 	commands *commands.Commands
+	mailer   *mailer
 }
 
 func newWorld(t *testing.T) *world {
@@ -187,10 +188,11 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, pool: pool, admin: admin, store: memstore.New(), codec: &seal.Codec{Registry: types, Keys: &seal.MemoryKeys{}}}
+	w := &world{t: t, pool: pool, admin: admin, store: memstore.New(), codec: &seal.Codec{Registry: types, Keys: &seal.MemoryKeys{}}, mailer: &mailer{}}
 	w.commands, err = commands.New(commands.Config{
 		Store: w.store, Codec: w.codec, Objects: noObjects{}, MAC: keys.MAC, Auth: accounts, Now: time.Now, NewID: func() string { return "" },
-		Provision: func(context.Context, string, string) error { return nil },
+		Provision: func(context.Context, string, string) error { return nil }, Mailer: w.mailer, AccountURL: "http://factum.example/account",
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/factum-platform/factum/commands"
 	"github.com/factum-platform/factum/domain/file"
+	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/tsa"
 	"github.com/factum-platform/factum/projections/runner"
 )
@@ -29,11 +30,13 @@ type Reporter interface {
 	TimestampWanted(ctx context.Context, tenantID, fileID string) (sha256 string, attempt int, wanted bool, err error)
 	RecordTimestamp(ctx context.Context, in commands.StampOutcome) error
 	RecordTimestampFailure(ctx context.Context, in commands.FailedAttempt) error
+	WelcomeUser(ctx context.Context, userID string) error
+	SendAskedLink(ctx context.Context, purpose auth.Purpose, loginKey string) error
 }
 
 // Sagas lists the sagas for the runner. queue may be one that only inserts.
 func Sagas(queue Queue) []runner.Projection {
-	return []runner.Projection{Projection(stamping(), queue)}
+	return []runner.Projection{Projection(stamping(), queue), Projection(welcoming(), queue)}
 }
 
 // stampState is what the saga remembers of a file whose time-stamp is under way.

@@ -51,7 +51,12 @@ func NewWorker(d Deps) (*Worker, error) {
 		return nil, err
 	}
 	workers := river.NewWorkers()
-	if err := river.AddWorkerSafely(workers, stamps); err != nil {
+	err = errors.Join(
+		river.AddWorkerSafely(workers, stamps),
+		river.AddWorkerSafely(workers, &welcomeWorker{lane: l, d: d}),
+		river.AddWorkerSafely(workers, &linkWorker{d: d}),
+	)
+	if err != nil {
 		return nil, fmt.Errorf("process: %w", err)
 	}
 	if err := river.AddWorkerSafely(workers, &dropWorker{dropper: d.Retired, log: d.Logger}); err != nil {

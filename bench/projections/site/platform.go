@@ -200,7 +200,7 @@ func (p *Platform) Token(ctx context.Context) (string, error) {
 	if time.Since(p.signed) < tokenLife {
 		return p.token, nil
 	}
-	tokens, err := p.auth.BeginSession(ctx, p.Person)
+	tokens, err := p.auth.BeginSession(ctx, p.Person, "bench")
 	if err != nil {
 		return "", err
 	}

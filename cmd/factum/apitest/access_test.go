@@ -34,9 +34,11 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 	w.shift.Store(-int64(time.Hour))
 	expired := w.want(w.call("POST", "/api/auth/login", "", map[string]any{"email": operator.email, "password": password}), 200).text("access_token")
 	w.shift.Store(0)
+	machine := w.want(w.call("POST", "/api/tenants/"+tenant+"/api-keys", admin.token, map[string]any{"name": "press 4", "role": "admin"}), 201).text("data.key")
 	forged := admin.token[:len(admin.token)-8] + "AAAAAAAA"
 	const unknown = "11111111-1111-4111-8111-111111111111"
 
+	ended := w.ended("Admin")
 	callers := []struct {
 		name, token string
 		role        string // in the tenant; "" is no member
@@ -47,18 +49,20 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 		{"forged signature", forged, "", true},
 		{"refresh token", admin.refresh, "", true},
 		{"expired session", expired, "", true},
-		{"ended session", w.ended("Admin"), "", true},
+		{"ended session", ended, "", true},
 		{"foreign tenant's admin", stranger.token, "", false},
 		{"viewer", viewer.token, "viewer", false},
 		{"user", user.token, "user", false},
 		{"admin", admin.token, "admin", false},
+		{"machine", machine, "admin", false},
 		{"administrator of the platform", operator.token, "", false},
 	}
 	for _, rule := range httpapi.Policy {
-		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || rule.Path == "/api/auth/refresh" || rule.Path == "/api/auth/logout" {
-			continue // logout would end the sessions; TestSessions has these two
+		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || strings.HasPrefix(rule.Path, "/account") || rule.Path == "/api/auth/refresh" || strings.HasPrefix(rule.Path, "/api/auth/logout") {
+			continue // logout would end the sessions; TestSessions has these
 		}
-		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{user_id}", unknown, "{projection}", "documents").Replace(rule.Path)
+		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{user_id}", unknown, "{session_id}", unknown, "{api_key_id}", unknown, "{projection}", "documents").Replace(rule.Path)
+		flat := strings.HasPrefix(rule.Path, "/api/auth/") // and so are its codes
 		for _, c := range callers {
 			a := w.call(rule.Method, path, c.token, nil)
 			inTenant := rule.Access >= httpapi.ViewerUp
@@ -68,10 +72,23 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 					t.Errorf("%s to %s %s: %d although anyone may", c.name, rule.Method, rule.Path, a.StatusCode)
 				}
 			case c.bad:
-				w.problem(a, 401, "UNAUTHORIZED")
+				code := "UNAUTHORIZED"
+				if flat {
+					code = map[string]string{"": "authorization_required", expired: "token_expired", ended: "token_revoked"}[c.token]
+				}
+				if code == "" {
+					code = "invalid_token"
+				}
+				w.problem(a, 401, code)
 				if a.Header.Get("WWW-Authenticate") == "" {
 					t.Errorf("%s: 401 without a challenge", path)
 				}
+			case c.token == machine && (!inTenant || rule.Access == httpapi.AdminPerson):
+				code := "FORBIDDEN"
+				if flat {
+					code = "forbidden"
+				}
+				w.problem(a, 403, code)
 			case inTenant && c.role == "":
 				w.problem(a, 404, "NOT_FOUND")
 			case inTenant && rule.For(c.role) == httpapi.Nothing:
@@ -95,7 +112,11 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 		}
 		for _, id := range []string{"x", "..%2f..%2fetc", "%00", strings.Repeat("a", 3000), unknown + "0"} {
 			if strings.Contains(path, unknown) {
-				w.problem(w.call(rule.Method, strings.Replace(path, unknown, id, 1), admin.token, nil), 400, "BAD_REQUEST")
+				code := "BAD_REQUEST"
+				if flat {
+					code = "validation_error"
+				}
+				w.problem(w.call(rule.Method, strings.Replace(path, unknown, id, 1), admin.token, nil), 400, code)
 			}
 		}
 	}

@@ -40,6 +40,7 @@ import (
 	"github.com/factum-platform/factum/infra/devstack"
 	"github.com/factum-platform/factum/infra/httpapi"
 	"github.com/factum-platform/factum/infra/keyring"
+	"github.com/factum-platform/factum/infra/mail"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/postgres/pgtest"
@@ -112,6 +113,7 @@ type world struct {
 	keys     *keyring.Keyring
 	objects  folder
 	stamper  *tsa.Client
+	mails    chan mail.Message
 	client   *http.Client
 	router   routers.Router
 	pools    *pools
@@ -153,13 +155,40 @@ func (w *world) provision(ctx context.Context, tenant, _ string) error {
 	return nil
 }
 
+// Ask is an outbox that sends at once; projections/process tests the real one.
+func (w *world) Ask(ctx context.Context, purpose auth.Purpose, loginKey string) error {
+	return w.commands.SendAskedLink(ctx, purpose, loginKey)
+}
+
+// Send receives mails.
+func (w *world) Send(_ context.Context, m mail.Message) error {
+	w.mails <- m
+	return nil
+}
+
+// link is what the next mail's link says to the page, after checking that it is to p.
+func (w *world) link(p person, purpose string) (token string) {
+	w.t.Helper()
+	select {
+	case m := <-w.mails:
+		token, ok := strings.CutPrefix(m.Link, "http://factum.example/account#"+purpose+"=")
+		if !ok || m.To != p.email || !strings.Contains(m.Text, m.Link) || m.Subject == "" {
+			w.t.Fatalf("%+v", m)
+		}
+		return token
+	default:
+		w.t.Fatal("no mail was sent")
+		return ""
+	}
+}
+
 func logMigrations() []postgres.Migrations {
 	return []postgres.Migrations{{Name: "es", FS: pgstore.Migrations()}, {Name: "proj", FS: runner.Migrations()}}
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, shift: &atomic.Int64{}, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}}
+	w := &world{t: t, shift: &atomic.Int64{}, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}, mails: make(chan mail.Message, 10)}
 	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	_, w.router = described(t)
 	ctx := t.Context()
@@ -198,7 +227,7 @@ func newWorld(t *testing.T) *world {
 	})
 	w.commands, err = commands.New(commands.Config{
 		Store: store, Codec: w.codec, Objects: w.objects, Provision: w.provision, MAC: keys.MAC, Auth: accounts, TSAProvider: "local",
-		Now: time.Now, NewID: uuid.NewString,
+		Now: time.Now, NewID: uuid.NewString, Outbox: w, Mailer: w, AccountURL: "http://factum.example/account",
 	})
 	must(err)
 	roots := w.authority(t)
@@ -225,7 +254,7 @@ func newWorld(t *testing.T) *world {
 	operator, err := runner.NewOperator(consumers)
 	must(err)
 	rest.Register(w.server.API(), rest.Deps{Commands: w.commands, Server: w.server, Operator: steering.Operator{Runner: operator, Commands: w.commands}})
-	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Objects: w.objects, Roots: roots})
+	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Accounts: accounts, Objects: w.objects, Roots: roots})
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	must(err)
@@ -382,7 +411,7 @@ func (w *world) problem(a answer, status int, code string) {
 // person is somebody with a session.
 type person struct{ id, email, token, refresh string }
 
-const password = "turbine42"
+const password = "stator coil 7"
 
 func (w *world) person(name string) person {
 	w.t.Helper()
