@@ -26,6 +26,7 @@ func printPolicy(to io.Writer) error {
 			cells[2], cells[3] = httpapi.Everything.String(), httpapi.Everything.String()
 		case httpapi.SignedIn, httpapi.Refresh:
 			cells[3] = httpapi.Everything.String()
+		default: // needs a role
 		}
 		for _, role := range httpapi.Roles {
 			reach := rule.For(role)

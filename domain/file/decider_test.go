@@ -1,6 +1,7 @@
 package file_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -51,7 +52,7 @@ func TestDelete(t *testing.T) {
 	given(t, stored, linked).When(remove).Refused("file.referenced")
 	orphan := []Event{stored, linked, asked, unlinked}
 	given(t, orphan...).When(remove).Then(deleted)
-	gone := append(orphan, deleted)
+	gone := slices.Concat(orphan, []Event{deleted})
 	given(t, gone...).When(remove).Refused("file.unknown")
 	given(t, gone...).When(RequestTimestamp{By: "u", At: later}).Refused("file.unknown")
 	given(t, gone...).When(RecordTimestamp{Stamp: got}).Then()

@@ -50,7 +50,7 @@ func NewSMTP(server, from string) (*SMTP, error) {
 		return nil, errors.New("mail: the server's address is not a URL such as smtp://user:password@host:587") // err would hold the password
 	}
 	s := &SMTP{host: u.Hostname(), from: from, options: []mail.Option{mail.WithTimeout(sendTimeout)}}
-	port := ""
+	var port string
 	switch u.Scheme {
 	case "smtp":
 		port, s.options = "587", append(s.options, mail.WithTLSPolicy(mail.TLSMandatory))

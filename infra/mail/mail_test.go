@@ -135,8 +135,14 @@ func TestWhatTheServerRefusesForGoodIsToldApart(t *testing.T) {
 
 func TestSettingsAreChecked(t *testing.T) {
 	for _, c := range [][2]string{
-		{"", "a@b.c"}, {"smtp://", "a@b.c"}, {"http://mail.example", "a@b.c"}, {"smtp://mail.example:port", "a@b.c"}, {"smtp://mail.example/x", "a@b.c"},
-		{"smtp://mail.example", ""}, {"smtps://mail.example", "no address"}, {"smtp://user:hunter2@mail.example:99999", "a@b.c"},
+		{"", "a@b.c"},
+		{"smtp://", "a@b.c"},
+		{"http://mail.example", "a@b.c"},
+		{"smtp://mail.example:port", "a@b.c"},
+		{"smtp://mail.example/x", "a@b.c"},
+		{"smtp://mail.example", ""},
+		{"smtps://mail.example", "no address"},
+		{"smtp://user:hunter2@mail.example:99999", "a@b.c"},
 	} {
 		if _, err := mail.NewSMTP(c[0], c[1]); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: %v", c, err)

@@ -115,9 +115,10 @@ func TestObjects(t *testing.T) {
 		if status != http.StatusOK || body != "content" || header.Get("Content-Type") != "application/pdf" || header.Get("Content-Disposition") != disposition {
 			t.Errorf("%d %v %q", status, header, body)
 		}
+		unsigned, _, _ := strings.Cut(signed, "?")
 		for name, changed := range map[string]string{
 			"another object": strings.Replace(signed, "signed?", "x?", 1),
-			"no signature":   signed[:strings.Index(signed, "?")],
+			"no signature":   unsigned,
 			"a longer life":  strings.Replace(signed, "X-Amz-Expires=3600", "X-Amz-Expires=7200", 1),
 			"another type":   strings.Replace(signed, "pdf", "html", 1),
 		} {

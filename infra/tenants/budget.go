@@ -19,11 +19,12 @@ const (
 )
 
 // budget bounds the connections of all tenants' pools of this process. A slot is taken when a socket is dialled and given back when that
-// is closed. Who finds none waits in order; meanwhile idle connections are closed, those of the least recently used pools first. It is
-// safe for concurrent use.
+// is closed. Who finds none waits in order; meanwhile idle connections are closed: first what pools have beside one, then the last ones, in
+// both cases of the least recently used pools first. It is safe for concurrent use.
 type budget struct {
 	slots   int
 	waiters atomic.Int64 // length of waiting, for those that only look
+	busy    atomic.Bool  // somebody waits, and no connection was idle
 	waited  prometheus.Histogram
 
 	mu       sync.Mutex
@@ -134,31 +135,50 @@ func (b *budget) evict() {
 		b.mu.Lock()
 		wanted := b.waiting.Len()
 		if wanted == 0 {
+			b.busy.Store(false)
 			b.evicting = false
 			b.mu.Unlock()
 			return
 		}
-		var pools []*pgxpool.Pool
+		var several, all []*pgxpool.Pool
 		for at := b.holders.Front(); at != nil; at = at.Next() {
-			pools = append(pools, at.Value.(*entry).pool)
-		}
-		b.mu.Unlock()
-		for _, pool := range pools {
-			if wanted -= closeIdle(pool); wanted <= 0 {
-				break
+			e := at.Value.(*entry)
+			if all = append(all, e.pool); e.sockets > 1 {
+				several = append(several, e.pool)
 			}
 		}
+		b.mu.Unlock()
+		wanted -= closeIdle(several, 1, wanted)
+		if wanted > 0 {
+			wanted -= closeIdle(all, 0, wanted)
+		}
+		b.busy.Store(wanted > 0)
 		<-tick.C
 	}
 }
 
-// closeIdle closes the pool's idle connections; the pool stays usable.
-func closeIdle(pool *pgxpool.Pool) (closed int) {
+// closeIdle closes idle connections of the pools, in their order, until so many are closed that are wanted, and leaves each pool the
+// connections that are to be kept. The pools stay usable.
+func closeIdle(pools []*pgxpool.Pool, keep, wanted int) (closed int) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
-	for _, c := range pool.AcquireAllIdle(ctx) {
-		_ = c.Hijack().Close(ctx) // the socket is closed in any case, and nobody waits for an answer on it
-		closed++
+	for _, pool := range pools {
+		if closed >= wanted {
+			break
+		}
+		if pool.Stat().IdleConns() == 0 {
+			continue // to look closer would keep its users waiting
+		}
+		left := int(pool.Stat().TotalConns()) - keep
+		for _, c := range pool.AcquireAllIdle(ctx) {
+			if left <= 0 || closed >= wanted {
+				c.Release()
+				continue
+			}
+			_ = c.Hijack().Close(ctx) // the socket is closed in any case, and nobody waits for an answer on it
+			closed++
+			left--
+		}
 	}
 	return closed
 }

@@ -33,7 +33,8 @@ func (d *Databases) govern(c *pgxpool.Config, e *entry) {
 	}
 }
 
-// releases closes a connection that is given back while others wait for a slot: its pool then forgets it.
+// releases closes a connection that is given back while others wait for a slot and none is idle: its pool then forgets it. Where others are
+// idle, theirs are closed, or the busiest tenants would lose theirs at each use.
 type releases struct {
 	*otelpgx.Tracer
 	budget *budget
@@ -41,7 +42,7 @@ type releases struct {
 
 // TraceRelease implements [pgxpool.ReleaseTracer].
 func (r releases) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
-	if r.budget.waiters.Load() == 0 {
+	if !r.budget.busy.Load() || r.budget.waiters.Load() == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)

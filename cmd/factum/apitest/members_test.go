@@ -217,7 +217,7 @@ func TestTwoAdminsCannotLeaveAtOnce(t *testing.T) {
 			for j, server := range servers {
 				wg.Go(func() {
 					target := "/api/tenants/" + tenant + "/users/" + people[(i+j)%len(people)].id
-					a := answer{}
+					var a answer
 					if i%2 == 0 {
 						a = server.call("DELETE", target, p.token, nil)
 					} else {
