@@ -385,7 +385,9 @@ func (m *tenantMove) undo(ctx context.Context, fence [16]byte) (decided bool, er
 
 // open lets writers in at the target, once all have let go of the source, or were cut off: nobody reads there what is old by then.
 func (m *tenantMove) open(ctx context.Context, fence [16]byte) error {
-	for deadline := time.Now().Add(letGo); time.Now().Before(deadline); time.Sleep(lookEvery) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for deadline := time.Now().Add(letGo); time.Now().Before(deadline); {
 		var sessions int
 		err := m.admins[0].QueryRow(ctx, `select count(*) from pg_stat_activity where datname = current_database() and usename = $1`, m.from.Role).Scan(&sessions)
 		if err != nil {
@@ -393,6 +395,11 @@ func (m *tenantMove) open(ctx context.Context, fence [16]byte) error {
 		}
 		if sessions == 0 {
 			break
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	if err := m.dbs.Shut(ctx, m.from.Place()); err != nil {

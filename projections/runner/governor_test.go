@@ -106,7 +106,7 @@ func TestABusyTenantCostsTheOthersASlice(t *testing.T) {
 		t.Fatal(err)
 	}
 	if st := other.status(o, "sums"); st.LagEvents == 0 {
-		t.Skip("this machine applied 40,000 events before the one")
+		t.Fatal("the one event was applied after the 40,000 of the busy tenant")
 	}
 	w.await("sums", w.add("a", 1))
 }
