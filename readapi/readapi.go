@@ -63,7 +63,7 @@ func binary(op httpapi.Op, kind string) httpapi.Op {
 			"Content-Disposition": {Description: "Always attachment, with the name to keep it under (RFC 6266).", Required: true, Schema: text},
 			"Pragma":              {Description: "no-cache, for caches that know no Cache-Control.", Schema: text},
 		},
-		Content:     map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+		Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}}
 	return op
 }
