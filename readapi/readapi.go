@@ -56,9 +56,14 @@ func get(id, path, tag, summary string, errors ...int) httpapi.Op {
 
 // binary documents an answer that is no JSON.
 func binary(op httpapi.Op, kind string) httpapi.Op {
+	text := &huma.Schema{Type: huma.TypeString}
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "OK",
-		Content:     map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+		Headers: map[string]*huma.Header{
+			"Content-Disposition": {Description: "Always attachment, with the name to keep it under (RFC 6266).", Required: true, Schema: text},
+			"Pragma":              {Description: "no-cache, for caches that know no Cache-Control.", Schema: text},
+		},
+		Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}}
 	return op
 }

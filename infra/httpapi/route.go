@@ -42,6 +42,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		}
 		return out, nil
 	})
+	describeHeaders(o.Responses)
 	if op.Body != nil { // after Register: an object schema before it would make huma buffer the body
 		item := api.OpenAPI().Paths[op.Path]
 		for _, operation := range []*huma.Operation{item.Post, item.Put} {

@@ -168,6 +168,7 @@ func openAPIConfig(version string) huma.Config {
 			Servers: []*huma.Server{{URL: "/"}},
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				Headers: headerComponents(),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
 					"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "The access_token of a login; only POST /api/auth/refresh takes the refresh_token."},
 				},

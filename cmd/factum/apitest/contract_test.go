@@ -7,62 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/getkin/kin-openapi/openapi3"
-	"github.com/getkin/kin-openapi/openapi3filter"
-	"github.com/getkin/kin-openapi/routers"
-	"github.com/getkin/kin-openapi/routers/legacy"
-
-	"github.com/factum-platform/factum/commands/rest"
 	"github.com/factum-platform/factum/infra/httpapi"
-	"github.com/factum-platform/factum/readapi"
 )
 
-// described loads the served OpenAPI 3.0.3 document with an independent library.
-func described(t *testing.T) (*openapi3.T, routers.Router) {
-	t.Helper()
-	server := httpapi.New(httpapi.Config{})
-	rest.Register(server.API(), rest.Deps{Server: server})
-	readapi.Register(server.API(), readapi.Deps{Server: server})
-	_, yaml, err := httpapi.OpenAPI(server.API())
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := openapi3.NewLoader().LoadFromData(yaml)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := doc.Validate(t.Context()); err != nil {
-		t.Fatal("the document is not valid OpenAPI 3.0.3:", err)
-	}
-	router, err := legacy.NewRouter(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return doc, router
-}
-
-// conforms compares an answer with the document: its status must be documented and its JSON must have the documented form.
-func (w *world) conforms(a answer) {
-	w.t.Helper()
-	req := a.Request.Clone(w.t.Context())
-	req.URL.Scheme, req.URL.Host, req.Host = "", "", ""
-	route, params, err := w.router.FindRoute(req)
-	if err != nil {
-		return // a path or a method that nobody serves
-	}
-	input := &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: req, PathParams: params, Route: route},
-		Status:                 a.StatusCode, Header: a.Header,
-		Options: &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: a.json == nil, MultiError: true},
-	}
-	input.SetBodyBytes(a.body)
-	if err := openapi3filter.ValidateResponse(w.t.Context(), input); err != nil {
-		w.t.Errorf("%s %s answers %d, which is not as documented: %v", req.Method, req.URL.Path, a.StatusCode, err)
-	}
-}
-
 // operations lists "METHOD /path" of everything documented.
-func operations(doc *openapi3.T) []string {
+func operations(doc *description) []string {
 	var out []string
 	for path, item := range doc.Paths.Map() {
 		for method := range item.Operations() {
@@ -74,7 +23,7 @@ func operations(doc *openapi3.T) []string {
 }
 
 func TestEveryRouteHasARowInThePolicyAndEveryRowARoute(t *testing.T) {
-	doc, _ := described(t)
+	doc := described(t)
 	documented := operations(doc)
 	var rows []string
 	for _, rule := range httpapi.Policy {
@@ -90,7 +39,7 @@ func TestEveryRouteHasARowInThePolicyAndEveryRowARoute(t *testing.T) {
 }
 
 func TestEveryOperationDocumentsItsFailures(t *testing.T) {
-	doc, _ := described(t)
+	doc := described(t)
 	for _, rule := range httpapi.Policy {
 		item := doc.Paths.Find(rule.Path)
 		if item == nil {
@@ -116,9 +65,54 @@ func TestEveryOperationDocumentsItsFailures(t *testing.T) {
 }
 
 func TestTheUploadIsDocumentedAsAForm(t *testing.T) {
-	doc, _ := described(t)
+	doc := described(t)
 	body := doc.Paths.Find("/api/tenants/{tenant_id}/documents").GetOperation(http.MethodPost).RequestBody
 	if body == nil || body.Value.Content["multipart/form-data"] == nil || body.Value.Content["multipart/form-data"].Schema.Value.Properties["file"] == nil {
 		t.Error("the upload's form is not documented")
+	}
+}
+
+// TestWhatIsNotDescribedIsFound is the test of the check that all other tests of this package rely on.
+func TestWhatIsNotDescribedIsFound(t *testing.T) {
+	const healthy, problem = `{"status":"healthy","service":"factum","version":"1"}`, `{"type":"about:blank","title":"Not Found","status":404,"detail":"a","instance":"/x","success":false,"error":{"code":"not_found","message":"a"}}`
+	json, refusal := header{"Content-Type": "application/json"}, header{"Content-Type": "application/problem+json"}
+	for _, c := range []struct {
+		name, method, path string
+		status             int
+		headers            header
+		body               string
+		want               string // part of the error; "" for none
+	}{
+		{"as described", "GET", "/health", 200, json, healthy, ""},
+		{"HEAD", "HEAD", "/health", 200, json, "", ""},
+		{"a path that nobody serves", "GET", "/nothing/here", 404, refusal, problem, ""},
+		{"a page", "GET", "/api/docs/start.js", 200, header{"Content-Type": "text/javascript"}, "x", ""},
+		{"methods", "OPTIONS", "/health", 204, header{"Allow": "GET"}, "", ""},
+		{"a tricky id", "GET", "/api/tenants/%2e%2e%2fhealth", 401, header{"Content-Type": "application/problem+json", "WWW-Authenticate": "Bearer"}, strings.ReplaceAll(problem, "404", "401"), ""},
+
+		{"another status", "GET", "/health", 202, json, healthy, "status is not described"},
+		{"another type", "GET", "/health", 200, header{"Content-Type": "text/html"}, "<p>", "content type"},
+		{"another field", "GET", "/health", 200, json, strings.Replace(healthy, "{", `{"more":1,`, 1), "more"},
+		{"a missing field", "GET", "/health", 200, json, `{"status":"healthy","service":"factum"}`, "version"},
+		{"another value", "GET", "/health", 200, json, strings.Replace(healthy, "healthy", "ill", 1), "status"},
+		{"no JSON", "GET", "/health", 200, json, "healthy", "decode"},
+		{"another header", "GET", "/health", 200, header{"Content-Type": "application/json", "X-Powered-By": "gears"}, healthy, "X-Powered-By"},
+		{"an early retry", "GET", "/.well-known/jwks.json", 503, header{"Content-Type": "application/problem+json", "Retry-After": "soon"}, strings.ReplaceAll(problem, "404", "503"), "Retry-After"},
+		{"a text to a path that nobody serves", "GET", "/nothing/here", 404, header{"Content-Type": "text/plain"}, "Not Found", "content type"},
+		{"a problem without its code", "GET", "/nothing/here", 404, refusal, strings.Replace(problem, `"code":"not_found",`, "", 1), "code"},
+		{"a success of nothing", "GET", "/nothing/here", 200, json, "{}", "nothing is described"},
+		{"another method without Allow", "PATCH", "/health", 405, refusal, strings.ReplaceAll(problem, "404", "405"), "Allow"},
+	} {
+		headers := http.Header{}
+		for name, value := range c.headers {
+			headers.Set(name, value)
+		}
+		err := conforms(c.method, c.path, c.status, headers, []byte(c.body))
+		if c.want == "" && err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if c.want != "" && (err == nil || strings.Count(err.Error(), c.want) < 2 && c.want != "Allow") { // both documents say so
+			t.Errorf("%s: %v; want both documents to miss %q", c.name, err, c.want)
+		}
 	}
 }

@@ -1,0 +1,49 @@
+package httpapi
+
+import (
+	"maps"
+	"net/http"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// describedHeaders are those of answers that programs read besides what the routes themselves declare; the document describes each once.
+var describedHeaders = map[string]*huma.Header{
+	"X-Request-Id": {
+		Description: "Names the request in our log; the request's own X-Request-Id, if it has 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore.",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	},
+	"Retry-After": {
+		Description: "Seconds to wait before trying again (RFC 9110 §10.2.3).",
+		Schema:      &huma.Schema{Type: huma.TypeInteger, Minimum: minimum(1)},
+	},
+	"WWW-Authenticate": {
+		Description: "What token is wanted (RFC 6750 §3).",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	},
+}
+
+func minimum(v float64) *float64 { return &v }
+
+// describeHeaders adds to every answer of a route the headers that it can have.
+func describeHeaders(responses map[string]*huma.Response) {
+	for status, response := range responses {
+		names := []string{"X-Request-Id"}
+		switch status {
+		case strconv.Itoa(http.StatusUnauthorized):
+			names = append(names, "WWW-Authenticate")
+		case strconv.Itoa(http.StatusTooManyRequests), strconv.Itoa(http.StatusServiceUnavailable):
+			names = append(names, "Retry-After")
+		}
+		if response.Headers == nil {
+			response.Headers = map[string]*huma.Header{}
+		}
+		for _, name := range names {
+			response.Headers[name] = &huma.Header{Ref: "#/components/headers/" + name}
+		}
+	}
+}
+
+// headerComponents is what the answers refer to.
+func headerComponents() map[string]*huma.Header { return maps.Clone(describedHeaders) }
