@@ -42,7 +42,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		}
 		return out, nil
 	})
-	describeHeaders(o.Responses)
+	describeHeaders(rule, o.Responses)
 	if op.Body != nil { // after Register: an object schema before it would make huma buffer the body
 		item := api.OpenAPI().Paths[op.Path]
 		for _, operation := range []*huma.Operation{item.Post, item.Put} {
@@ -56,8 +56,11 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 // documented lists the statuses of failures that the route can answer.
 func documented(rule Rule, op Op) []int {
 	out := []int{http.StatusInternalServerError}
+	if !rule.unlimited() {
+		out = append(out, http.StatusTooManyRequests, http.StatusServiceUnavailable)
+	}
 	if rule.Access != Anyone {
-		out = append(out, http.StatusUnauthorized, http.StatusServiceUnavailable)
+		out = append(out, http.StatusUnauthorized)
 	}
 	if rule.tenant() {
 		out = append(out, http.StatusNotFound)
