@@ -180,25 +180,29 @@ func TestAnInvitationIsMailedWheneverItIsAskedFor(t *testing.T) {
 	by := func() commands.Caller {
 		return commands.Caller{UserID: uuid.NewString(), Command: uuid.NewString(), At: time.Now()}
 	}
+	made, _, err := w.commands.CreateTenant(t.Context(), by(), "North Mill")
+	if err != nil {
+		t.Fatal(err)
+	}
 	invite := func(email string) commands.Invitation {
 		t.Helper()
-		i, _, err := w.commands.Invite(t.Context(), by(), w.tenant, email, "user")
+		i, _, err := w.commands.Invite(t.Context(), by(), made.ID, email, "user")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return i
 	}
 	kept, revoked := invite("noor@plant.example"), invite("olga@plant.example")
-	if _, err := w.commands.RevokeInvitation(t.Context(), by(), w.tenant, revoked.ID); err != nil {
+	if _, err := w.commands.RevokeInvitation(t.Context(), by(), made.ID, revoked.ID); err != nil {
 		t.Fatal(err)
 	}
 	w.runMails()
 	took := w.awaitMails(1)
 	if len(took) != 1 || took[0].To != "noor@plant.example" || !strings.HasPrefix(took[0].Link, "http://factum.example/account#invite=") || !strings.Contains(took[0].Text, took[0].Link) ||
-		!strings.Contains(took[0].Text, "in the role user") || strings.Contains(took[0].Text, "%!") {
+		!strings.Contains(took[0].Text, `"North Mill" at Factum, in the role user`) || strings.Contains(took[0].Text, "%!") {
 		t.Fatalf("%d mails: %+v", len(took), took)
 	}
-	if _, _, err := w.commands.ResendInvitation(t.Context(), by(), w.tenant, kept.ID); err != nil {
+	if _, _, err := w.commands.ResendInvitation(t.Context(), by(), made.ID, kept.ID); err != nil {
 		t.Fatal(err)
 	}
 	if took = w.awaitMails(2); len(took) != 2 || took[1].To != "noor@plant.example" || took[1].Link == took[0].Link {
