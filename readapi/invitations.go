@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) invitations(api huma.API) {
@@ -38,7 +39,7 @@ const invitationRows = `(select *, case when state = 'open' and expires_at <= $2
 func (r routes) listInvitations(ctx context.Context, in *invitationQuery) (*httpapi.Answer[invitationPage], error) {
 	var out invitationPage
 	args := []any{httpapi.MembershipOf(ctx).ID, r.Now(), in.State}
-	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		var total int
 		if err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from `+invitationRows, schema), args...).Scan(&total); err != nil {
 			return err
@@ -78,7 +79,7 @@ const maxMyInvitations = 100
 
 func (r routes) myInvitations(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[[]myInvitation], error) {
 	out, verified, user := []myInvitation{}, false, httpapi.PrincipalOf(ctx).UserID
-	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		if err := tx.QueryRow(ctx, fmt.Sprintf(`select email_verified from %s.users where id = $1`, schema), user).Scan(&verified); err != nil || !verified {
 			return err
 		}
