@@ -3,20 +3,21 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/bench/ratio"
 	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/infra/readmodel"
+	"github.com/factum-platform/factum/projections/runner"
 )
 
 const (
-	// lookEvery is the time between two looks for a row.
-	lookEvery = 250 * time.Microsecond
 	// visibleTimeout bounds the wait for what was appended.
 	visibleTimeout = 30 * time.Second
 	// warmUploads go before the first round.
@@ -42,24 +43,30 @@ func (b *bench) create() ratio.Figure {
 			}
 			client := b.platform.NewClient(b.serving)
 			defer client.Close()
-			conn, err := pgx.Connect(ctx, b.site.DSN(t.Database))
+			a, err := b.takeApart(ctx)
 			if err != nil {
 				return err
 			}
-			defer conn.Close(context.WithoutCancel(ctx))
+			defer func() { err = errors.Join(err, a.stop()) }()
 			if err := b.site.Checkpoint(ctx); err != nil {
 				return err
 			}
+			both := func(p *parts) error {
+				if err := whole(ctx, client, t, p); err != nil {
+					return err
+				}
+				return a.upload(ctx, b.platform, p)
+			}
 			var warm parts
 			for range warmUploads {
-				if err := b.upload(ctx, client, conn, t, &warm); err != nil {
+				if err := both(&warm); err != nil {
 					return err
 				}
 			}
-			return rounds(func(ctx context.Context) (ours, theirs float64, err error) {
+			return rounds(func(context.Context) (ours, theirs float64, err error) {
 				var p parts
 				for range b.uploads {
-					if err := b.upload(ctx, client, conn, t, &p); err != nil {
+					if err := both(&p); err != nil {
 						return 0, 0, err
 					}
 				}
@@ -71,33 +78,67 @@ func (b *bench) create() ratio.Figure {
 	}
 }
 
-// upload uploads new content through HTTP, and then does the parts of an equal upload one by one.
-func (b *bench) upload(ctx context.Context, client *site.Client, conn *pgx.Conn, t site.Tenant, p *parts) error {
-	content := "measurement " + uuid.NewString()
+// whole uploads new content through HTTP. The answer waits until the read model has it.
+func whole(ctx context.Context, client *site.Client, t site.Tenant, p *parts) error {
 	begun := time.Now()
-	_, answer, err := client.Upload(ctx, t, content)
+	_, answer, err := client.Upload(ctx, t, "measurement "+uuid.NewString())
 	p.whole = append(p.whole, time.Since(begun))
 	if err == nil && answer.Pending != "" {
 		err = fmt.Errorf("an upload was answered before the read model had it: %s", answer.Pending)
 	}
-	if err != nil {
-		return err
-	}
+	return err
+}
 
+// takenApart is a tenant that only this process projects, in the way factum serve projects its own: what is appended in the process that
+// projects is known there at once.
+type takenApart struct {
+	*site.Apart
+	waiter  *readmodel.Waiter
+	running context.CancelFunc
+	ended   chan error
+}
+
+func (b *bench) takeApart(ctx context.Context) (*takenApart, error) {
+	at, err := b.platform.NewApart(ctx, "parts")
+	if err != nil {
+		return nil, err
+	}
+	moves := &readmodel.Moves{}
+	r, err := runner.New(runner.Config{
+		Store: at.Store, Codec: b.platform.Codec, Pool: at.Pool, Moves: moves, Projections: site.ReadModels(), Tenants: at.Tenants,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, errors.Join(err, at.Close())
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a := &takenApart{at, readmodel.NewWaiter(moves), cancel, make(chan error, 1)}
+	go func() { a.ended <- r.Run(running) }()
+	return a, nil
+}
+
+func (a *takenApart) stop() error {
+	a.running()
+	err := <-a.ended
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, a.Close())
+}
+
+// upload does the parts of an upload one by one: it puts an object of new content, appends the events, and waits until the read model of
+// documents has them.
+func (a *takenApart) upload(ctx context.Context, platform *site.Platform, p *parts) error {
 	id := uuid.NewString()
-	key := fmt.Sprintf("tenants/%s/files/%s/%s/%s", t.Database, id[0:2], id[2:4], id)
-	begun = time.Now()
-	if _, err := b.platform.Objects.Put(ctx, key, bytes.NewReader([]byte(content))); err != nil {
+	key := fmt.Sprintf("tenants/%s/files/%s/%s/%s", a.Tenant.Database, id[0:2], id[2:4], id)
+	begun := time.Now()
+	if _, err := platform.Objects.Put(ctx, key, bytes.NewReader([]byte("measurement "+uuid.NewString()))); err != nil {
 		return err
 	}
 	p.put = append(p.put, time.Since(begun))
 
-	schema, err := site.LiveSchema(ctx, conn)
-	if err != nil {
-		return err
-	}
 	begun = time.Now()
-	u, err := b.platform.Upload(ctx, t)
+	u, err := a.Upload(ctx)
 	if err != nil {
 		return err
 	}
@@ -106,17 +147,13 @@ func (b *bench) upload(ctx context.Context, client *site.Client, conn *pgx.Conn,
 
 	ctx, cancel := context.WithTimeout(ctx, visibleTimeout)
 	defer cancel()
-	for {
-		var there bool
-		if err := conn.QueryRow(ctx, `select exists (select from `+schema+`.documents where id = $1)`, u.Document).Scan(&there); err != nil {
-			return fmt.Errorf("look for the row: %w", err)
-		}
-		if there {
-			p.project = append(p.project, time.Since(acknowledged))
-			return nil
-		}
-		if err := site.Pass(ctx, lookEvery); err != nil {
-			return fmt.Errorf("the row does not come: %w", err)
-		}
+	pool, err := a.Pool(ctx, string(a.Tenant.Log))
+	if err == nil {
+		err = a.waiter.Wait(ctx, pool, "documents", string(a.Tenant.Log), uint64(u.Position))
 	}
+	if err != nil {
+		return fmt.Errorf("the read model does not come to what was appended: %w", err)
+	}
+	p.project = append(p.project, time.Since(acknowledged))
+	return nil
 }
