@@ -59,7 +59,7 @@ func (b *bench) register(ctx context.Context, figure string) error {
 
 // logIns is a load of right passwords, from so many times the clients that the API takes.
 func (b *bench) logIns(times int) (load, error) {
-	l := load{base: b.serving.URL, clients: times * clientsPerCore * runtime.GOMAXPROCS(0), window: b.logins}
+	l := load{base: b.serving.URL, clients: times * b.perCore * runtime.GOMAXPROCS(0), window: b.logins}
 	for _, p := range b.people {
 		body, err := json.Marshal(p)
 		if err != nil {

@@ -35,16 +35,17 @@ type options struct {
 	lists    time.Duration // in which lists are counted, after a warm-up of a third of it
 	uploads  int           // of a round
 	accounts int           // that log in
+	perCore  int           // clients at saturation
 	logins   time.Duration // in which log-ins and hashes are counted, after a warm-up of a third of it
 }
 
 func full() options {
-	return options{events: 10_000, lists: 6 * time.Second, uploads: 100, accounts: 64, logins: 9 * time.Second}
+	return options{events: 10_000, lists: 6 * time.Second, uploads: 100, accounts: 64, perCore: clientsPerCore, logins: 9 * time.Second}
 }
 
 // quick proves in seconds that everything can be measured; its numbers mean nothing.
 func quick() options {
-	return options{events: 300, lists: 300 * time.Millisecond, uploads: 3, accounts: 4, logins: 2 * time.Second}
+	return options{events: 300, lists: 300 * time.Millisecond, uploads: 3, accounts: 4, perCore: 2, logins: time.Second}
 }
 
 func main() {
