@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,6 +187,8 @@ func fromHuma(status int, message string, errs []error) *Problem {
 		return NewProblem(status, "", "The request body is too large.")
 	case status == http.StatusRequestTimeout:
 		return NewProblem(status, "", "The request body did not arrive in time.")
+	case status == http.StatusBadRequest && repeats(errs):
+		return Invalid(fieldMessages(errs))
 	case status == http.StatusBadRequest:
 		p := NewProblem(status, "", "The request body is missing or is not valid JSON.")
 		p.Fault.Details = fieldMessages(errs)
@@ -193,6 +196,14 @@ func fromHuma(status int, message string, errs []error) *Problem {
 	default:
 		return NewProblem(status, "", http.StatusText(status)+".")
 	}
+}
+
+// repeats tells whether a body has a key twice: it is JSON, but not valid here.
+func repeats(errs []error) bool {
+	return slices.ContainsFunc(errs, func(err error) bool {
+		var d huma.ErrorDetailer
+		return errors.As(err, &d) && strings.HasPrefix(d.ErrorDetail().Message, repeatedKey)
+	})
 }
 
 var missingField = regexp.MustCompile(`^expected required property (\S+) to be present$`)
@@ -217,6 +228,9 @@ func fieldMessages(errs []error) map[string][]string {
 			} else {
 				field += "." + m[1]
 			}
+		}
+		if key, ok := strings.CutPrefix(message, repeatedKey); ok {
+			field, message = key, "Given more than once."
 		}
 		field = strings.ToValidUTF8(field, "�")
 		out[field] = append(out[field], message)
