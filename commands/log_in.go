@@ -3,12 +3,12 @@ package commands
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/user"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/clientaddr"
 )
 
 // LogIn asks for a session. Address is the client's network address and Agent what it calls itself; both may be empty.
@@ -71,17 +71,9 @@ func (c *Commands) loginKey(ctx context.Context, email string) ([]byte, error) {
 // addressKey is the HMAC of a network address, of an IPv6 address that of its /64, which one customer has for itself. What is no address is
 // not counted.
 func (c *Commands) addressKey(ctx context.Context, address string) ([]byte, error) {
-	ip, err := netip.ParseAddr(address)
-	if err != nil {
-		return nil, nil //nolint:nilerr // a socket without an address, as in tests: the account is counted all the same
-	}
-	bits := 64
-	if ip = ip.Unmap().WithZone(""); ip.Is4() {
-		bits = 32
-	}
-	network, err := ip.Prefix(bits)
-	if err != nil {
-		return nil, err
+	network, ok := clientaddr.Network(address)
+	if !ok {
+		return nil, nil // a socket without an address, as in tests: the account is counted all the same
 	}
 	return c.c.MAC(ctx, string(eventstore.PlatformTenant), "address", network.String())
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/postgres"
+	"github.com/factum-platform/factum/infra/ratelimit"
 	"github.com/factum-platform/factum/infra/tenants"
 	"github.com/factum-platform/factum/projections/process"
 	"github.com/factum-platform/factum/projections/runner"
@@ -109,6 +110,7 @@ func prepareExisting(ctx context.Context, clusterDSN, keys string) (d databases,
 		postgres.Migrations{Name: "auth", FS: auth.Migrations()},
 		postgres.Migrations{Name: "placement", FS: tenants.Migrations()},
 		postgres.Migrations{Name: "keyring", FS: keyring.Migrations()},
+		postgres.Migrations{Name: "ratelimit", FS: ratelimit.Migrations()},
 		postgres.Migrations{Name: "saga", FS: process.Migrations()})
 	if err := postgres.Migrate(ctx, d.adminDSN, sets...); err != nil {
 		return d, err

@@ -98,6 +98,7 @@ func (c DevCmd) Run(ctx context.Context) (err error) {
 	info.BaseURL = "http://" + ln.Addr().String()
 	s.roles, s.exclusive, s.log = allRoles, true, log // the data folder is locked
 	s.passwords = auth.PasswordRules{Short: c.ShortPasswords}
+	s.edge.limits = generous
 	s.mails = mails{sender: devMailer(data), accountURL: info.BaseURL + "/account"}
 	// The password is on disk before the account exists: a crash between the two loses nothing.
 	if err := writeDevInfo(data, info); err != nil {

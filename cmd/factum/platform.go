@@ -30,6 +30,7 @@ import (
 	"github.com/factum-platform/factum/infra/notify"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
+	"github.com/factum-platform/factum/infra/ratelimit"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/infra/telemetry"
 	"github.com/factum-platform/factum/infra/tenants"
@@ -51,6 +52,7 @@ type settings struct {
 	tsa       tsa.Config         // unless the process is a projector only
 	passwords auth.PasswordRules
 	mails     mails
+	edge      edge
 	exclusive bool // no other process works on these databases
 	log       *slog.Logger
 
@@ -251,7 +253,7 @@ func (p *platform) sweep(ctx context.Context) error {
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
-		if err := p.accounts.Sweep(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(p.accounts.Sweep(ctx), ratelimit.Sweep(ctx, p.pool)); err != nil && ctx.Err() == nil {
 			p.log.Warn("what has expired cannot be deleted; this is tried again", "after", expireEvery, "error", err)
 		}
 		select {
@@ -327,7 +329,10 @@ func (p *platform) startServer(st *stack, ln net.Listener) error {
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {
-		c.Auth = p.accounts
+		c.Auth, c.Origins, c.Proxies, c.Limits = p.accounts, p.edge.origins, p.edge.proxies, p.edge.limits
+		c.Limits.Limiter = ratelimit.New(ratelimit.Config{Pool: p.pool, MAC: func(ctx context.Context, scope, value string) ([]byte, error) {
+			return p.keys.MAC(ctx, tenants.Platform, "ratelimit", scope+" "+value)
+		}})
 	}
 	server := httpapi.New(c)
 	if p.roles.has(roleAPI) {

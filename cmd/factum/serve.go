@@ -58,13 +58,18 @@ type ServeCmd struct {
 	VerifiedOnly   bool   `name:"verified-only" env:"FACTUM_VERIFIED_ONLY" help:"Refuse a log-in until the account's e-mail address was verified by a mailed link (${env})."`
 	SMTPURL        string `name:"smtp-url" env:"FACTUM_SMTP_URL" placeholder:"URL" help:"Mail server: smtp://user:password@host:587 (STARTTLS), smtps://…:465, or smtp+plain://localhost:25. Better in the environment: ${env}. Without it no mails are sent."`
 	MailFrom       string `name:"mail-from" env:"FACTUM_MAIL_FROM" placeholder:"ADDRESS" help:"Sender of mails: Factum <factum@example.com> (${env})."`
-	PublicURL      string `name:"public-url" env:"FACTUM_PUBLIC_URL" placeholder:"URL" help:"How people reach the API: https://factum.example (${env}). Links in mails lead there."`
+	edgeSettings
+
+	PublicURL string `name:"public-url" env:"FACTUM_PUBLIC_URL" placeholder:"URL" help:"How people reach the API: https://factum.example (${env}). Links in mails lead there."`
 }
 
 // Validate refuses wrong usage before anything is done.
 func (c ServeCmd) Validate() error {
 	if c.TenantConnections < 1 {
 		return errors.New("--tenant-connections (FACTUM_TENANT_CONNECTIONS) must be 1 or more")
+	}
+	if _, err := c.edge(); err != nil {
+		return err
 	}
 	_, err := parseRoles(c.Roles)
 	return err
@@ -173,6 +178,9 @@ func (c ServeCmd) settings(ctx context.Context) (s settings, err error) {
 	s.engine, s.connections = engine{name: c.EventStore, esdb: c.ESDB}, c.TenantConnections
 	s.passwords = auth.PasswordRules{Short: c.ShortPasswords}
 	if s.mails, err = c.mails(s.roles); err != nil {
+		return s, err
+	}
+	if s.edge, err = c.edge(); err != nil {
 		return s, err
 	}
 	if s.tsa, err = c.authority(ctx, s.roles, s.log); err != nil || !s.roles.has(roleAPI) {

@@ -77,6 +77,10 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 }
 
 func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
+	quotas := s.c.Limits
+	if err := s.limit(ctx, hc, rule, "address", networkOf(ClientOf(ctx).Address), quotas.Address); err != nil {
+		return ctx, err
+	}
 	if rule.Access != Anyone {
 		token, err := bearer(hc.Header("Authorization"))
 		if err != nil {
@@ -93,6 +97,9 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 				r.user = principal.UserID
 			}
 			ctx = context.WithValue(ctx, principalKey{}, principal)
+			if err := s.limit(ctx, hc, rule, "user", principal.UserID, quotas.User); err != nil {
+				return ctx, err
+			}
 			if principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson) {
 				return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
 			}
@@ -115,6 +122,9 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 	if rule.tenant() {
 		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
 		if err != nil {
+			return ctx, err
+		}
+		if err := s.limit(ctx, hc, rule, "tenant", m.ID, quotas.Tenant); err != nil {
 			return ctx, err
 		}
 		reach := rule.For(m.Role)

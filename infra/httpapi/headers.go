@@ -22,14 +22,26 @@ var describedHeaders = map[string]*huma.Header{
 		Description: "What token is wanted (RFC 6750 §3).",
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	},
+	"RateLimit": {
+		Description: `What is left of the quotas that the request counted in (draft-ietf-httpapi-ratelimit-headers-10): "address";r=2999;t=1, "user";r=1199;t=1. ` +
+			"r is how many requests may follow, t the seconds until the whole quota is there again. Absent where nothing is limited.",
+		Schema: &huma.Schema{Type: huma.TypeString},
+	},
+	"RateLimit-Policy": {
+		Description: `The same quotas: "address";q=3000;w=60, "user";q=1200;w=60. q requests are admitted in w seconds.`,
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	},
 }
 
 func minimum(v float64) *float64 { return &v }
 
 // describeHeaders adds to every answer of a route the headers that it can have.
-func describeHeaders(responses map[string]*huma.Response) {
+func describeHeaders(rule Rule, responses map[string]*huma.Response) {
 	for status, response := range responses {
 		names := []string{"X-Request-Id"}
+		if !rule.unlimited() {
+			names = append(names, "RateLimit", "RateLimit-Policy")
+		}
 		switch status {
 		case strconv.Itoa(http.StatusUnauthorized):
 			names = append(names, "WWW-Authenticate")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"runtime/debug"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/factum-platform/factum/infra/clientaddr"
 	"github.com/factum-platform/factum/infra/tenants"
 )
 
@@ -63,7 +65,7 @@ var (
 // observe is the outermost layer: ids, headers, the error form, panics, metrics and the log line.
 func (s *Server) observe(c fiber.Ctx) error {
 	start := time.Now()
-	r := &request{id: c.Get("X-Request-Id"), client: Client{c.IP(), c.Get("User-Agent")}}
+	r := &request{id: c.Get("X-Request-Id"), client: Client{s.clientAddress(c), c.Get("User-Agent")}}
 	if !idForm.MatchString(r.id) {
 		r.id = uuid.NewString()
 	}
@@ -112,6 +114,23 @@ func (s *Server) observe(c fiber.Ctx) error {
 	return nil
 }
 
+// clientAddress is whom the connection's other end speaks for; see [Config.Proxies].
+func (s *Server) clientAddress(c fiber.Ctx) string {
+	peer, err := netip.ParseAddrPort(c.RequestCtx().RemoteAddr().String())
+	if err != nil {
+		return "" // a socket without an address
+	}
+	header := s.c.Proxies.Header
+	if header == "" {
+		header = clientaddr.XForwardedFor
+	}
+	var lines []string
+	for _, line := range c.Request().Header.PeekAll(header) {
+		lines = append(lines, string(line))
+	}
+	return s.c.Proxies.Of(peer.Addr(), lines).String()
+}
+
 // firstRefusal tells whether the tenant was not yet refused for this reason.
 func (s *Server) firstRefusal(e *tenants.SchemaError) bool {
 	before, known := s.refused.Swap(e.Tenant, *e)
@@ -156,6 +175,7 @@ func leaveNothingUnread(c fiber.Ctx) {
 // metrics are those of the API; nil counts nothing.
 type metrics struct {
 	requests *prometheus.CounterVec
+	refused  *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 }
 
@@ -165,11 +185,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "factum_http_requests_total", Help: "Requests answered."}, []string{"method", "route", "status"}),
+		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "factum_http_limited_total", Help: "Requests refused with 429 by a quota."}, []string{"scope"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "factum_http_request_seconds", Help: "Time to the answer's header.", Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 		}, []string{"method", "route"}),
 	}
-	r.MustRegister(m.requests, m.seconds)
+	r.MustRegister(m.requests, m.refused, m.seconds)
 	return m
 }
 
@@ -182,4 +203,11 @@ func (m *metrics) count(method, route string, status int, took time.Duration) {
 	}
 	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Inc()
 	m.seconds.WithLabelValues(method, route).Observe(took.Seconds())
+}
+
+// refuse counts a request that exceeds the quota of the scope.
+func (m *metrics) refuse(scope string) {
+	if m != nil {
+		m.refused.WithLabelValues(scope).Inc()
+	}
 }

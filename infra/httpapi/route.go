@@ -42,7 +42,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		}
 		return out, nil
 	})
-	describeHeaders(o.Responses)
+	describeHeaders(rule, o.Responses)
 	registered := operationOf(api, op)
 	for _, p := range registered.Parameters {
 		onlyUUIDs(api, p.Schema)
@@ -83,8 +83,11 @@ func onlyUUIDs(api huma.API, s *huma.Schema) {
 func documented(rule Rule, op Op) []int {
 	// What is no HTTP, or has too large a header, is refused before anybody knows which route it is for.
 	out := []int{http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError}
+	if !rule.unlimited() {
+		out = append(out, http.StatusTooManyRequests, http.StatusServiceUnavailable)
+	}
 	if rule.Access != Anyone {
-		out = append(out, http.StatusUnauthorized, http.StatusServiceUnavailable)
+		out = append(out, http.StatusUnauthorized)
 	}
 	if rule.tenant() {
 		out = append(out, http.StatusNotFound)

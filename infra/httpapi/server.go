@@ -23,6 +23,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/clientaddr"
 	"github.com/factum-platform/factum/infra/readmodel"
 )
 
@@ -57,6 +58,8 @@ type Config struct {
 	ProbesOnly bool
 	Origins    []string // that browsers may call from (CORS); empty allows none but the server's own
 	Now        func() time.Time
+	Limits     Limits             // the zero value limits nothing
+	Proxies    clientaddr.Proxies // whose word on the client's address is taken; the zero value takes nobody's
 }
 
 // Server serves the API. It is safe for concurrent use once all routes are registered.
@@ -102,7 +105,7 @@ func New(c Config) *Server {
 			AllowOrigins: c.Origins, AllowCredentials: true, MaxAge: 3600,
 			AllowMethods:  []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"},
 			AllowHeaders:  []string{"Content-Type", "Authorization", "Idempotency-Key", "Factum-Min-Position"},
-			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After"},
+			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"},
 		}))
 	}
 	s.api = humafiber.New(s.app, openAPIConfig(c.Version))

@@ -19,8 +19,8 @@ import (
 const accessEnds = 5 * time.Second
 
 // second starts another API process on the same databases: it shares no memory with the first but what tests hold, hears of no moves of
-// read models, and keeps sessions of its own.
-func (w *world) second() *world {
+// read models, and keeps sessions of its own. It differs from the first by what changes say.
+func (w *world) second(changes ...func(*httpapi.Config)) *world {
 	w.t.Helper()
 	accounts, err := auth.New(w.t.Context(), auth.Config{Pool: w.platform, Secrets: w.keys})
 	if err != nil {
@@ -28,10 +28,14 @@ func (w *world) second() *world {
 	}
 	other := *w
 	other.client = &http.Client{Transport: &http.Transport{}}
-	other.server = httpapi.New(httpapi.Config{
+	c := httpapi.Config{
 		Logger: slog.New(slog.NewTextHandler(logWriter{w.t}, &slog.HandlerOptions{Level: slog.LevelError})),
 		Auth:   accounts, Platform: w.platform, TenantPool: w.Pool, Version: "test",
-	})
+	}
+	for _, change := range changes {
+		change(&c)
+	}
+	other.server = httpapi.New(c)
 	rest.Register(other.server.API(), rest.Deps{Commands: w.commands, Server: other.server})
 	readapi.Register(other.server.API(), readapi.Deps{Server: other.server, Accounts: accounts, Objects: w.contents})
 	var lc net.ListenConfig

@@ -43,6 +43,7 @@ import (
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/postgres/pgtest"
+	"github.com/factum-platform/factum/infra/ratelimit"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/infra/tenants"
 	"github.com/factum-platform/factum/infra/tsa"
@@ -219,7 +220,8 @@ func newWorldOn(t *testing.T, objects contents) *world {
 	}
 	var err error
 	w.platform, err = postgres.Open(ctx, pgtest.Database(t, append(logMigrations(),
-		postgres.Migrations{Name: "auth", FS: auth.Migrations()}, postgres.Migrations{Name: "keyring", FS: keyring.Migrations()})...), 12)
+		postgres.Migrations{Name: "auth", FS: auth.Migrations()}, postgres.Migrations{Name: "keyring", FS: keyring.Migrations()},
+		postgres.Migrations{Name: "ratelimit", FS: ratelimit.Migrations()})...), 12)
 	must(err)
 	w.pools.of[tenants.Platform] = w.platform
 	t.Cleanup(func() {
