@@ -22,15 +22,23 @@ var strictJSON = huma.Format{
 				return err
 			}
 		}
-		return json.Unmarshal(data, v)
+		err := json.Unmarshal(data, v)
+		var misfit *json.UnmarshalTypeError
+		if errors.As(err, &misfit) { // its text has the value, which may be long or a secret, and names of our types
+			return errors.New(misfitting + misfit.Field)
+		}
+		return err
 	},
 }
 
 // maxJSONDepth is how deep a body may be nested; none of ours has more than three levels.
 const maxJSONDepth = 64
 
-// repeatedKey begins the message about a key that is there twice; huma keeps nothing of an error but its text.
-const repeatedKey = "the key is given more than once: "
+// These begin messages that go on with a field's name: huma keeps nothing of an error but its text.
+const (
+	repeatedKey = "the key is given more than once: "
+	misfitting  = "the value does not fit: "
+)
 
 // unambiguous refuses what readers of JSON understand differently (RFC 8259 §4, §8.2). Malformed JSON is left to those who read it.
 func unambiguous(data []byte) error {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -208,9 +209,19 @@ func repeats(errs []error) bool {
 
 var missingField = regexp.MustCompile(`^expected required property (\S+) to be present$`)
 
+const (
+	// maxFields is how many fields a refusal names; a body can have a hundred thousand that are unknown.
+	maxFields     = 100
+	maxFieldChars = 200 // of a name, which the client may have invented
+)
+
 func fieldMessages(errs []error) map[string][]string {
 	out := map[string][]string{}
 	for _, err := range errs {
+		if len(out) == maxFields {
+			out["_schema"] = append(out["_schema"], "There is more that is wrong.")
+			break
+		}
 		var d huma.ErrorDetailer
 		if !errors.As(err, &d) {
 			continue
@@ -232,7 +243,12 @@ func fieldMessages(errs []error) map[string][]string {
 		if key, ok := strings.CutPrefix(message, repeatedKey); ok {
 			field, message = key, "Given more than once."
 		}
-		field = strings.ToValidUTF8(field, "�")
+		if key, ok := strings.CutPrefix(message, misfitting); ok {
+			field, message = cmp.Or(key, "_schema"), "Larger or more exact than this can be."
+		}
+		if field = strings.ToValidUTF8(field, "�"); len(field) > maxFieldChars {
+			field = strings.ToValidUTF8(field[:maxFieldChars], "") + "…"
+		}
 		out[field] = append(out[field], message)
 	}
 	if len(out) == 0 {
