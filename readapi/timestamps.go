@@ -22,7 +22,7 @@ func (r routes) timestamps(api huma.API) {
 	httpapi.Route(api, binary(get("download-timestamp", path+"/download", "time-stamps",
 		"The whole TimeStampResp, as openssl ts -verify takes it"), replyType), r.downloadTimestamp)
 	verify := get("verify-timestamp", path+"/verify", "time-stamps", "Verify the time-stamp against the stored content, read again for it")
-	verify.Method = http.MethodPost
+	verify.Method, verify.Reads = http.MethodPost, true
 	httpapi.Route(api, verify, r.verify)
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/factum-platform/factum/eventstore/pgstore"
 	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/idempotency"
 	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/postgres"
@@ -110,6 +111,7 @@ func prepareExisting(ctx context.Context, clusterDSN, keys string) (d databases,
 		postgres.Migrations{Name: "auth", FS: auth.Migrations()},
 		postgres.Migrations{Name: "placement", FS: tenants.Migrations()},
 		postgres.Migrations{Name: "keyring", FS: keyring.Migrations()},
+		postgres.Migrations{Name: "idempotency", FS: idempotency.Migrations()},
 		postgres.Migrations{Name: "ratelimit", FS: ratelimit.Migrations()},
 		postgres.Migrations{Name: "saga", FS: process.Migrations()})
 	if err := postgres.Migrate(ctx, d.adminDSN, sets...); err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/factum-platform/factum/eventstore/seal"
 	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/idempotency"
 	"github.com/factum-platform/factum/infra/jobs"
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/members"
@@ -253,7 +254,7 @@ func (p *platform) sweep(ctx context.Context) error {
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
-		if err := errors.Join(p.accounts.Sweep(ctx), ratelimit.Sweep(ctx, p.pool)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(p.accounts.Sweep(ctx), ratelimit.Sweep(ctx, p.pool), idempotency.Sweep(ctx, p.pool)); err != nil && ctx.Err() == nil {
 			p.log.Warn("what has expired cannot be deleted; this is tried again", "after", expireEvery, "error", err)
 		}
 		select {
@@ -332,6 +333,9 @@ func (p *platform) startServer(st *stack, ln net.Listener) error {
 		c.Auth, c.Origins, c.Proxies, c.Limits = p.accounts, p.edge.origins, p.edge.proxies, p.edge.limits
 		c.Limits.Limiter = ratelimit.New(ratelimit.Config{Pool: p.pool, MAC: func(ctx context.Context, scope, value string) ([]byte, error) {
 			return p.keys.MAC(ctx, tenants.Platform, "ratelimit", scope+" "+value)
+		}})
+		c.Answers = idempotency.New(idempotency.Config{Pool: p.pool, Secrets: p.keys, MAC: func(ctx context.Context, value string) ([]byte, error) {
+			return p.keys.MAC(ctx, tenants.Platform, "idempotency", value)
 		}})
 	}
 	server := httpapi.New(c)

@@ -15,7 +15,7 @@ func (r routes) apiKeys(api huma.API) {
 	route(api, httpapi.Op{
 		ID: "issue-api-key", Method: http.MethodPost, Path: "/api/tenants/{tenant_id}/api-keys", Tag: "api-keys", Accepts: true,
 		Summary: "Make a key with which a machine calls the API in this tenant; the key itself is shown this once", Status: http.StatusCreated,
-		Errors: []int{http.StatusConflict},
+		Errors: []int{http.StatusConflict}, Secret: true,
 	}, r.issueAPIKey)
 	route(api, httpapi.Op{
 		ID: "revoke-api-key", Method: http.MethodDelete, Path: "/api/tenants/{tenant_id}/api-keys/{api_key_id}", Tag: "api-keys",

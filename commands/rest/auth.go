@@ -17,11 +17,11 @@ func (r routes) auth(api huma.API) {
 	}, r.register)
 	route(api, httpapi.Op{
 		ID: "login", Method: http.MethodPost, Path: "/api/auth/login", Summary: "Begin a session", Tag: "auth",
-		Accepts: true, Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		Accepts: true, Secret: true, Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 	}, r.logIn)
 	route(api, httpapi.Op{
 		ID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tag: "auth",
-		Summary: "Exchange the refresh token for new tokens; presenting a used one ends the session",
+		Summary: "Exchange the refresh token for new tokens; presenting a used one ends the session", Secret: true,
 	}, r.refresh)
 	route(api, httpapi.Op{
 		ID: "logout", Method: http.MethodPost, Path: "/api/auth/logout", Summary: "End the session", Tag: "auth",

@@ -56,10 +56,13 @@ func route[I, O any](api huma.API, op httpapi.Op, handler func(context.Context, 
 	})
 }
 
-// caller says who gives the command; key is the Idempotency-Key, if any.
+// caller says who gives the command; key is the Idempotency-Key, if any. The same key in two tenants is two commands, also where both are of
+// the platform's log; no key has a blank.
 func (r routes) caller(ctx context.Context, key string) commands.Caller {
 	if key == "" {
 		key = uuid.NewString()
+	} else if tenant := httpapi.MembershipOf(ctx).ID; tenant != "" {
+		key = tenant + " " + key
 	}
 	return commands.Caller{UserID: httpapi.PrincipalOf(ctx).UserID, Command: key, Correlation: httpapi.RequestID(ctx), At: r.Now()}
 }
@@ -109,7 +112,7 @@ func answer(err error) error {
 		}
 		return httpapi.NewProblem(known.status, known.code, refusal.Detail)
 	case errors.As(err, &reused):
-		return httpapi.NewProblem(http.StatusConflict, "", "This Idempotency-Key was used before for another request.")
+		return httpapi.ReusedKey()
 	case errors.As(err, &conflict):
 		return httpapi.NewProblem(http.StatusConflict, "", "Somebody else changed this at the same time. Try again.")
 	case errors.As(err, &closed):

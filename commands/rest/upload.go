@@ -1,7 +1,10 @@
 package rest
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"hash"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -42,21 +45,45 @@ type form struct {
 	seen   int
 	fields map[string]string
 	part   *multipart.Part // the file
+	sum    hash.Hash       // of what the parts say and hold, whatever boundary separates them
+	read   int64           // bytes of the part that is being read
 }
 
-func (u *upload) form() (*form, error) {
-	kind, params, err := mime.ParseMediaType(u.request.Header("Content-Type"))
+func (u *upload) form() (*form, error) { return formOf(u.request) }
+
+// digest reads a form to its end. Two forms with the same parts in the same order have the same digest.
+func digest(request huma.Context) ([]byte, error) {
+	f, err := formOf(request)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		part, err := f.next()
+		if err != nil {
+			return nil, err
+		}
+		if part == nil {
+			return f.sum.Sum(nil), nil
+		}
+		if _, err := io.Copy(io.Discard, f.content(part)); err != nil {
+			return nil, brokenForm(err)
+		}
+	}
+}
+
+func formOf(request huma.Context) (*form, error) {
+	kind, params, err := mime.ParseMediaType(request.Header("Content-Type"))
 	if err != nil || kind != "multipart/form-data" {
 		return nil, httpapi.NewProblem(http.StatusUnsupportedMediaType, "", "Send the file as multipart/form-data.")
 	}
 	if params["boundary"] == "" {
 		return nil, httpapi.NewProblem(http.StatusBadRequest, "", "The header Content-Type names no boundary.")
 	}
-	body, err := httpapi.Inflow(u.request, maxUploadBytes)
+	body, err := httpapi.Inflow(request, maxUploadBytes)
 	if err != nil {
 		return nil, err
 	}
-	return &form{parts: multipart.NewReader(body, params["boundary"]), fields: map[string]string{}}, nil
+	return &form{parts: multipart.NewReader(body, params["boundary"]), fields: map[string]string{}, sum: sha256.New()}, nil
 }
 
 // file reads fields up to the part "file" and returns its content.
@@ -71,9 +98,9 @@ func (f *form) file() (io.Reader, error) {
 		}
 		if part.FormName() == "file" {
 			f.part = part
-			return broken{part}, nil
+			return broken{f.content(part)}, nil
 		}
-		if err := f.read(part); err != nil {
+		if err := f.keep(part); err != nil {
 			return nil, err
 		}
 	}
@@ -92,7 +119,7 @@ func (f *form) describe() (filename, mimeType string, err error) {
 		if part.FormName() == "file" {
 			return "", "", httpapi.Invalid(map[string][]string{"file": {"Send one file at a time."}})
 		}
-		if err := f.read(part); err != nil {
+		if err := f.keep(part); err != nil {
 			return "", "", err
 		}
 	}
@@ -116,6 +143,8 @@ func (f *form) describe() (filename, mimeType string, err error) {
 // next returns nil behind the last part.
 func (f *form) next() (*multipart.Part, error) {
 	part, err := f.parts.NextRawPart()
+	fmt.Fprintf(f.sum, "%d;", f.read) // where the part before it ended
+	f.read = 0
 	switch {
 	case err == io.EOF: // bare behind the last part; a form that breaks off answers it wrapped
 		return nil, nil //nolint:nilnil // the end of the form
@@ -125,12 +154,30 @@ func (f *form) next() (*multipart.Part, error) {
 	if f.seen++; f.seen > maxParts {
 		return nil, httpapi.NewProblem(http.StatusBadRequest, "", "The form has too many parts.")
 	}
+	fmt.Fprintf(f.sum, "%q %q;", part.Header.Get("Content-Disposition"), part.Header.Get("Content-Type"))
 	return part, nil
 }
 
-// read keeps a field that is known and passes over others, as the original does. The last of two wins.
-func (f *form) read(part *multipart.Part) error {
-	raw, err := io.ReadAll(io.LimitReader(part, maxFieldBytes+1))
+// content is what the part holds; it goes into the digest as it is read.
+func (f *form) content(part *multipart.Part) io.Reader {
+	return io.TeeReader(part, counted{f})
+}
+
+type counted struct{ f *form }
+
+// Write implements io.Writer.
+func (c counted) Write(p []byte) (int, error) {
+	c.f.read += int64(len(p))
+	return c.f.sum.Write(p)
+}
+
+// keep keeps a field that is known and passes over others, as the original does. The last of two wins.
+func (f *form) keep(part *multipart.Part) error {
+	content := f.content(part)
+	raw, err := io.ReadAll(io.LimitReader(content, maxFieldBytes+1))
+	if err == nil {
+		_, err = io.Copy(io.Discard, content)
+	}
 	if err != nil {
 		return brokenForm(err)
 	}

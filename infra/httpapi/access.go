@@ -70,10 +70,12 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	}
 	ctx, err := s.admit(ctx, hc, rule)
 	if err != nil {
-		s.refuse(hc, rule, problemOf(ctx, err))
+		if p := problemOf(ctx, err); p.Status != http.StatusNotFound || !s.doneBefore(ctx, hc, rule) {
+			s.refuse(hc, rule, p)
+		}
 		return
 	}
-	next(huma.WithContext(hc, ctx))
+	s.once(huma.WithContext(hc, ctx), rule, next)
 }
 
 func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {

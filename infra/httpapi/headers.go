@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -22,6 +23,10 @@ var describedHeaders = map[string]*huma.Header{
 		Description: "What token is wanted (RFC 6750 §3).",
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	},
+	"Idempotency-Replayed": {
+		Description: "true when the answer is that of an earlier request with the same Idempotency-Key; absent otherwise.",
+		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{"true"}},
+	},
 	"RateLimit": {
 		Description: `What is left of the quotas that the request counted in (draft-ietf-httpapi-ratelimit-headers-10): "address";r=2999;t=1, "user";r=1199;t=1. ` +
 			"r is how many requests may follow, t the seconds until the whole quota is there again. Absent where nothing is limited.",
@@ -36,13 +41,20 @@ var describedHeaders = map[string]*huma.Header{
 func minimum(v float64) *float64 { return &v }
 
 // describeHeaders adds to every answer of a route the headers that it can have.
-func describeHeaders(rule Rule, responses map[string]*huma.Response) {
+func describeHeaders(rule Rule, op Op, responses map[string]*huma.Response) {
 	for status, response := range responses {
 		names := []string{"X-Request-Id"}
 		if !rule.unlimited() {
 			names = append(names, "RateLimit", "RateLimit-Policy")
 		}
+		if op.repeatable() && strings.HasPrefix(status, "2") {
+			names = append(names, "Idempotency-Replayed")
+		}
 		switch status {
+		case strconv.Itoa(http.StatusConflict):
+			if op.repeatable() {
+				names = append(names, "Retry-After")
+			}
 		case strconv.Itoa(http.StatusUnauthorized):
 			names = append(names, "WWW-Authenticate")
 		case strconv.Itoa(http.StatusTooManyRequests), strconv.Itoa(http.StatusServiceUnavailable):

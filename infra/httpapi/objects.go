@@ -154,7 +154,7 @@ type Fresh struct {
 
 // Repeatable lets a client repeat a write that it got no answer to.
 type Repeatable struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"200" pattern:"^[!-~]+$" doc:"The same key with the same request is carried out once; a fresh key is drawn when it is absent."`
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"200" pattern:"^[!-~]+$" doc:"Of one caller, in one tenant: a request with the same key is carried out once and answered alike for 24 hours."`
 }
 
 // Page selects a page of a list.

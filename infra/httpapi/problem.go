@@ -106,6 +106,8 @@ const (
 	problemType = "application/problem+json"
 	// validation stands for the route's code of a failed validation: validation_error in auth, BAD_REQUEST elsewhere.
 	validation = "\x00validation"
+	// cased begins a code that is written in upper case outside the flat routes.
+	cased = "\x00"
 )
 
 // codes are those of statuses without a code of their own, in the flat routes; envelope routes have them in upper case.
@@ -137,6 +139,10 @@ func (p *Problem) completed(path string, rule Rule) *Problem {
 		out.Fault.Code = "validation_error"
 	case out.Fault.Code == validation:
 		out.Fault.Code = "BAD_REQUEST"
+	case strings.HasPrefix(out.Fault.Code, cased):
+		if out.Fault.Code = strings.TrimPrefix(out.Fault.Code, cased); !flat {
+			out.Fault.Code = strings.ToUpper(out.Fault.Code)
+		}
 	case out.Fault.Code != "":
 	case out.Status == http.StatusInternalServerError && rule.failure != "":
 		out.Fault.Code = rule.failure

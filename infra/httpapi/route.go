@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -16,7 +17,15 @@ type Op struct {
 	Errors                         []int                     // besides those that the policy and the input bring along
 	Body                           *huma.RequestBody         // documented body of a route that reads its body itself; optional
 	Accepts                        bool                      // the input has a JSON body
+	Reads                          bool                      // it changes nothing, whatever its method
+	Secret                         bool                      // a success holds something that must be kept nowhere, not even for a repetition
+	// Digest reads the body of a route that reads its body itself, to its end, so that a repetition can be compared. It answers the same as the
+	// route gives to [Digested].
+	Digest func(huma.Context) ([]byte, error)
 }
+
+// opKey is where an operation's Metadata hold its [Op].
+const opKey = "op"
 
 // Route registers a route under its row of [Policy]; a route without one panics, at the program's start. Errors of handler that
 // are not a [Problem] are answered without their text.
@@ -24,7 +33,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 	rule := ruleOf(op.Method, op.Path)
 	o := huma.Operation{
 		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Tags: []string{op.Tag}, DefaultStatus: op.Status,
-		MaxBodyBytes: maxJSONBytes + 1, BodyReadTimeout: bodyTimeout, Responses: map[string]*huma.Response{},
+		MaxBodyBytes: maxJSONBytes + 1, BodyReadTimeout: bodyTimeout, Responses: map[string]*huma.Response{}, Metadata: map[string]any{opKey: op},
 	}
 	for status, response := range op.Responses {
 		o.Responses[status] = response
@@ -42,7 +51,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		}
 		return out, nil
 	})
-	describeHeaders(rule, o.Responses)
+	describeHeaders(rule, op, o.Responses)
 	registered := operationOf(api, op)
 	for _, p := range registered.Parameters {
 		onlyUUIDs(api, p.Schema)
@@ -53,6 +62,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 	if op.Body != nil { // after Register: an object schema before it would make huma buffer the body
 		registered.RequestBody = op.Body
 	}
+	describeKey(op, registered)
 }
 
 func operationOf(api huma.API, op Op) *huma.Operation {
@@ -79,6 +89,20 @@ func onlyUUIDs(api huma.API, s *huma.Schema) {
 	}
 }
 
+// describeKey tells that a command may be repeated, also where its handler does not ask for the key.
+func describeKey(op Op, operation *huma.Operation) {
+	if !op.repeatable() || slices.ContainsFunc(operation.Parameters, func(p *huma.Param) bool { return p.Name == idempotencyKey }) {
+		return
+	}
+	one, most := 1, 200
+	operation.Parameters = append(operation.Parameters, &huma.Param{
+		Name: idempotencyKey, In: "header", Description: keyDoc,
+		Schema: &huma.Schema{Type: huma.TypeString, MinLength: &one, MaxLength: &most, Pattern: "^[!-~]+$"},
+	})
+}
+
+const keyDoc = "Of one caller, in one tenant: a request with the same key is carried out once and answered alike for 24 hours."
+
 // documented lists the statuses of failures that the route can answer.
 func documented(rule Rule, op Op) []int {
 	// What is no HTTP, or has too large a header, is refused before anybody knows which route it is for.
@@ -88,6 +112,9 @@ func documented(rule Rule, op Op) []int {
 	}
 	if rule.Access != Anyone {
 		out = append(out, http.StatusUnauthorized)
+	}
+	if op.repeatable() {
+		out = append(out, http.StatusConflict, http.StatusUnprocessableEntity)
 	}
 	if rule.tenant() {
 		out = append(out, http.StatusNotFound)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/clientaddr"
+	"github.com/factum-platform/factum/infra/idempotency"
 	"github.com/factum-platform/factum/infra/readmodel"
 )
 
@@ -59,6 +60,7 @@ type Config struct {
 	Origins    []string // that browsers may call from (CORS); empty allows none but the server's own
 	Now        func() time.Time
 	Limits     Limits             // the zero value limits nothing
+	Answers    *idempotency.Store // of requests with an Idempotency-Key; nil remembers none
 	Proxies    clientaddr.Proxies // whose word on the client's address is taken; the zero value takes nobody's
 }
 
@@ -105,7 +107,7 @@ func New(c Config) *Server {
 			AllowOrigins: c.Origins, AllowCredentials: true, MaxAge: 3600,
 			AllowMethods:  []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"},
 			AllowHeaders:  []string{"Content-Type", "Authorization", "Idempotency-Key", "Factum-Min-Position"},
-			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"},
+			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"},
 		}))
 	}
 	s.api = humafiber.New(s.app, openAPIConfig(c.Version))

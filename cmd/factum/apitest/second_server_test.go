@@ -30,7 +30,7 @@ func (w *world) second(changes ...func(*httpapi.Config)) *world {
 	other.client = &http.Client{Transport: &http.Transport{}}
 	c := httpapi.Config{
 		Logger: slog.New(slog.NewTextHandler(logWriter{w.t}, &slog.HandlerOptions{Level: slog.LevelError})),
-		Auth:   accounts, Platform: w.platform, TenantPool: w.Pool, Version: "test",
+		Auth:   accounts, Platform: w.platform, TenantPool: w.Pool, Version: "test", Answers: w.answers(),
 	}
 	for _, change := range changes {
 		change(&c)

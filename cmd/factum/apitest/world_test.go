@@ -38,6 +38,7 @@ import (
 	"github.com/factum-platform/factum/infra/auth"
 	"github.com/factum-platform/factum/infra/devstack"
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/idempotency"
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/mail"
 	"github.com/factum-platform/factum/infra/objectstore"
@@ -221,7 +222,7 @@ func newWorldOn(t *testing.T, objects contents) *world {
 	var err error
 	w.platform, err = postgres.Open(ctx, pgtest.Database(t, append(logMigrations(),
 		postgres.Migrations{Name: "auth", FS: auth.Migrations()}, postgres.Migrations{Name: "keyring", FS: keyring.Migrations()},
-		postgres.Migrations{Name: "ratelimit", FS: ratelimit.Migrations()})...), 12)
+		postgres.Migrations{Name: "idempotency", FS: idempotency.Migrations()}, postgres.Migrations{Name: "ratelimit", FS: ratelimit.Migrations()})...), 12)
 	must(err)
 	w.pools.of[tenants.Platform] = w.platform
 	t.Cleanup(func() {
@@ -271,6 +272,7 @@ func newWorldOn(t *testing.T, objects contents) *world {
 	w.server = httpapi.New(httpapi.Config{
 		Logger: slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
 		Auth:   w.accounts, Platform: w.platform, TenantPool: w.Pool, Waiter: readmodel.NewWaiter(&moves), Version: "test",
+		Answers: w.answers(),
 	})
 	operator, err := runner.NewOperator(consumers)
 	must(err)
@@ -296,6 +298,13 @@ func newWorldOn(t *testing.T, objects contents) *world {
 		}
 	})
 	return w
+}
+
+// answers remembers what requests with an Idempotency-Key were answered.
+func (w *world) answers() *idempotency.Store {
+	return idempotency.New(idempotency.Config{Pool: w.platform, Secrets: w.keys, MAC: func(ctx context.Context, value string) ([]byte, error) {
+		return w.keys.MAC(ctx, tenants.Platform, "idempotency", value)
+	}})
 }
 
 // logWriter shows 500s in the test's output.
