@@ -56,6 +56,7 @@ type finding struct{ request, what string }
 type tally struct {
 	classes [6]int // by the status's first digit; 0 for none
 	invalid int
+	reached bool // with a success, and not only by OPTIONS
 }
 
 // driver sends requests of one random sequence, on one connection, to a tenant of its own. What it makes of its seed does not depend on the other
@@ -78,6 +79,8 @@ type driver struct {
 	passes    map[string]string
 	unique    int
 
+	invitation string // of the candidate, as far as it is known to be open
+
 	repairing bool // what is sent now undoes something, and is not undone itself
 
 	mu       *sync.Mutex // of what the drivers share
@@ -89,7 +92,7 @@ type driver struct {
 
 // callers are those whose tokens hold, by role; the others have tokens that do not.
 var (
-	callers  = []string{"admin", "user", "viewer", "stranger", "operator", "machine"}
+	callers  = []string{"admin", "user", "viewer", "candidate", "stranger", "operator", "machine"}
 	nobodies = []string{"none", "expired", "forged", "garbage", "ended"}
 )
 
@@ -259,6 +262,7 @@ func (d *driver) deliver(r *request) reply {
 		d.tallies[op.id] = t
 	}
 	t.classes[a.status/100]++
+	t.reached = t.reached || met && a.status/100 == 2
 	d.statuses[a.status]++
 	if len(wrong) > 0 {
 		t.invalid++

@@ -105,6 +105,29 @@ func recipesOf() map[string]recipe {
 		"download-timestamp": stamped,
 		"verify-timestamp":   stamped,
 
+		"invite": func(d *driver, r *draft, _ bool) {
+			d.unique++
+			put(r, "email", fmt.Sprintf("guest-%d-%d@plant.example", d.number, d.unique))
+		},
+		"resend-invitation":  (*driver).anyInvitation,
+		"revoke-invitation":  (*driver).anyInvitation,
+		"my-invitations":     func(d *driver, r *draft, _ bool) { d.as(r, "candidate") },
+		"accept-invitation":  (*driver).ownInvitation,
+		"decline-invitation": (*driver).ownInvitation,
+		"accept-invitation-by-link": func(d *driver, r *draft, proper bool) {
+			d.as(r, "candidate")
+			if proper {
+				put(r, "token", d.invitedByMail(d.people["candidate"].email))
+			}
+		},
+		"decline-invitation-by-link": func(d *driver, r *draft, proper bool) {
+			if proper {
+				put(r, "token", d.invitedByMail(d.people["candidate"].email))
+			}
+		},
+		"deactivate-user": inPath("user_id", func(d *driver) string { return d.people["candidate"].id }),
+		"activate-user":   inPath("user_id", func(d *driver) string { return d.people["candidate"].id }),
+
 		"pause-projection":  steer,
 		"resume-projection": steer,
 		"retry-projection": func(d *driver, r *draft, proper bool) {
@@ -160,6 +183,52 @@ func (d *driver) orphan() string {
 	return up.file
 }
 
+// invited is the id of a fresh invitation, in place of an older one of the same address.
+func (d *driver) invited(email string) string {
+	if d.invitation != "" {
+		d.call("revoke-invitation", func(r *draft) { r.params["invitation_id"] = d.invitation })
+	}
+	a := d.call("invite", func(r *draft) { put(r, "email", email) })
+	var body struct {
+		Data struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if a.status == 201 {
+		d.own(json.Unmarshal(a.body, &body))
+	}
+	d.invitation = body.Data.ID
+	return body.Data.ID
+}
+
+// invitedByMail is the token of an invitation's mail; of one address that is mailed only so often, a wrong one.
+func (d *driver) invitedByMail(email string) string {
+	d.w.links.forget(email)
+	id := d.invited(email)
+	if id == "" {
+		return d.nasty() // an earlier request has left another invitation open
+	}
+	d.own(d.w.commands.MailInvitation(context.Background(), id)) // as the job does
+	return d.w.links.wait(email)
+}
+
+func (d *driver) anyInvitation(r *draft, proper bool) {
+	if proper {
+		d.unique++
+		invitation := d.invitation
+		d.invitation = ""
+		r.params["invitation_id"] = d.invited(fmt.Sprintf("guest-%d-%d@plant.example", d.number, d.unique))
+		d.invitation = invitation
+	}
+}
+
+func (d *driver) ownInvitation(r *draft, proper bool) {
+	d.as(r, "candidate")
+	if proper {
+		r.params["invitation_id"] = d.invited(d.people["candidate"].email)
+	}
+}
+
 // mailed is the token of a link that was mailed; that mails are sent is tested elsewhere.
 func (d *driver) mailed(purpose auth.Purpose, role string) string {
 	ctx := context.Background()
@@ -202,6 +271,13 @@ func (d *driver) repair(r *request, a reply) {
 		d.call("restore-tenant", func(back *draft) { back.params["tenant_id"] = r.params["tenant_id"] })
 	case id == "pause-projection":
 		d.call("resume-projection", func(back *draft) { back.params, back.body = r.params, r.body })
+	case id == "deactivate-user":
+		d.call("activate-user", func(back *draft) { back.params["user_id"] = r.params["user_id"] })
+		d.own(d.begin(ctx))
+	case id == "accept-invitation" || id == "accept-invitation-by-link":
+		if r.caller == "candidate" {
+			d.call("remove-member", func(back *draft) { back.params["user_id"] = d.people["candidate"].id })
+		}
 	case id == "remove-member" || id == "change-role" || id == "add-member":
 		d.membersAgain(r)
 	case slices.Contains([]string{"logout", "logout-all", "end-session", "change-password", "reset-password", "refresh"}, id):

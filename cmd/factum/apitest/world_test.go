@@ -122,6 +122,7 @@ type world struct {
 	contents contents
 	stamper  *tsa.Client
 	mails    chan mail.Message
+	links    *letters // of mails that readMails has read
 	client   *http.Client
 	pools    *pools
 	shift    *atomic.Int64 // of the clock by which tokens are valid, in nanoseconds
