@@ -246,7 +246,7 @@ func TestIdsOfOtherTenantsLookLikeNone(t *testing.T) {
 	compared := 0
 	for _, rule := range httpapi.Policy {
 		for name, id := range theirs {
-			if !strings.Contains(rule.Path, "{"+name+"}") || rule.Access == httpapi.Anyone {
+			if !strings.Contains(rule.Path, "{"+name+"}") || rule.Access == httpapi.Anyone || rule.Access == httpapi.PlatformAdmin { // those see all
 				continue
 			}
 			ask := func(id string) (answer, []byte) {
