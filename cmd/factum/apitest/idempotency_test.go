@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -100,9 +101,7 @@ func TestARepetitionWaitsForTheFirst(t *testing.T) {
 	first := make(chan answer, 1)
 	go func() { first <- w.send("POST", path, mina.token, kind, half, key("up")) }()
 	<-half.reached
-	other.eventually(409, func() answer { // the server has seen the header before it sees the rest
-		return other.send("POST", path, mina.token, kind, bytes.NewReader(whole), key("up"))
-	})
+	w.begun() // the server has seen the header before it sees the rest
 	running := other.send("POST", path, mina.token, kind, bytes.NewReader(whole), key("up"))
 	other.problem(running, 409, "REQUEST_IN_PROGRESS")
 	if running.Header.Get("Retry-After") != "1" {
@@ -124,6 +123,29 @@ func TestARepetitionWaitsForTheFirst(t *testing.T) {
 	}
 	if list := w.want(w.call("GET", path, mina.token, nil), 200); list.at("data.pagination.total") != 1.0 {
 		t.Errorf("%s", list.body)
+	}
+}
+
+// begun returns when a request is remembered that is not answered yet.
+func (w *world) begun() {
+	w.t.Helper()
+	deadline := time.After(accessEnds)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var running bool
+		err := w.platform.QueryRow(w.t.Context(), `select exists (select from idempotency.requests where status is null)`).Scan(&running)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if running {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			w.t.Fatalf("no request has begun after %v", accessEnds)
+		}
 	}
 }
 
