@@ -60,6 +60,11 @@ soak-rebuild: setup build ## Serve 200 requests/s while a read model of 1,000,00
 soak-projectors: setup build ## Kill four projectors at random for two minutes, then compare with the logs
 	@$(GO) run ./bench/projections/soak projectors --factum ./factum $(ARGS)
 
+.PHONY: fuzz-api
+fuzz-api: setup ## Drive every route with 100,000 valid and hostile requests of a random seed (some minutes); a table is shown
+	@FACTUM_FUZZ_REQUESTS=$${FACTUM_FUZZ_REQUESTS:-100000} FACTUM_FUZZ_SEED=$${FACTUM_FUZZ_SEED:-$$RANDOM$$RANDOM} \
+		$(GO) test $(RACE) -run '^TestFuzzTheAPI$$' -count 1 -v -timeout 60m ./cmd/factum/apitest
+
 .PHONY: build
 build: ## Build ./factum
 	@test -x factum || echo 'building factum; the first time this takes some minutes …'
