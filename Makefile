@@ -48,6 +48,10 @@ soak-log: setup ## Torture the log with 1,000,000 events twice (about 5 minutes)
 bench-projections: setup build ## Measure read models and 1,000 tenants beside COPY and one tenant, in under 15 minutes
 	@$(GO) run ./bench/projections --factum ./factum $(ARGS)
 
+.PHONY: bench-api
+bench-api: setup build ## Measure the REST API beside the same SQL, the parts of an upload and the bare hash, in under 10 minutes
+	@$(GO) run ./bench/api --factum ./factum $(ARGS)
+
 .PHONY: soak-rebuild
 soak-rebuild: setup build ## Serve 200 requests/s while a read model of 1,000,000 events is rebuilt; progress is shown
 	@$(GO) run ./bench/projections/soak rebuild --factum ./factum --events $${FACTUM_SOAK_EVENTS:-1000000} $(ARGS)
