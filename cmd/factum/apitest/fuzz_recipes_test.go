@@ -20,7 +20,8 @@ type recipe func(d *driver, r *draft, proper bool)
 func put(r *draft, key string, value any) {
 	o, _ := r.tree.(object)
 	o = slices.DeleteFunc(slices.Clone(o), func(m member) bool { return m.key == key })
-	r.tree = append(o, member{key, value})
+	o = append(o, member{key, value})
+	r.tree = o
 }
 
 func putAll(key string, value func(d *driver) any) recipe {
