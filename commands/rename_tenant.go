@@ -24,7 +24,7 @@ func (c *Commands) RenameTenant(ctx context.Context, by Caller, tenantID, name s
 	if err := p.err(); err != nil {
 		return RenamedTenant{}, Receipt{}, err
 	}
-	step := tenantStep(tenantID, tenant.Rename{Name: name, By: by.UserID, At: stamp(by.At)})
+	step := tenantStep(tenantID, tenant.Rename{Name: name, By: by.UserID, At: stamp(by.At)}).onlyIf(by)
 	receipt, err := c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), step)
 	return RenamedTenant{step.State.Name, step.State.UpdatedAt}, receipt, err
 }

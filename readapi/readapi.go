@@ -54,6 +54,12 @@ func get(id, path, tag, summary string, errors ...int) httpapi.Op {
 	return httpapi.Op{ID: id, Method: http.MethodGet, Path: path, Tag: tag, Summary: summary, Errors: errors}
 }
 
+// versioned describes a query with an entity tag, of which one part is the version of the stream that the letter stands for.
+func versioned(letter string, op httpapi.Op) httpapi.Op {
+	op.Versioned = letter
+	return op
+}
+
 // binary documents an answer that is no JSON.
 func binary(op httpapi.Op, kind string) httpapi.Op {
 	text := &huma.Schema{Type: huma.TypeString}

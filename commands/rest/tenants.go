@@ -18,15 +18,15 @@ func (r routes) tenants(api huma.API) {
 		Errors: []int{http.StatusConflict},
 	}, r.createTenant)
 	route(api, httpapi.Op{
-		ID: "rename-tenant", Method: http.MethodPut, Path: "/api/tenants/{tenant_id}", Tag: "tenants", Accepts: true,
+		ID: "rename-tenant", Method: http.MethodPut, Versioned: httpapi.TagTenant, Path: "/api/tenants/{tenant_id}", Tag: "tenants", Accepts: true,
 		Summary: "Change a tenant's name; its database keeps the first one", Errors: []int{http.StatusConflict},
 	}, r.renameTenant)
 	route(api, httpapi.Op{
-		ID: "delete-tenant", Method: http.MethodDelete, Path: "/api/tenants/{tenant_id}", Tag: "tenants",
+		ID: "delete-tenant", Method: http.MethodDelete, Versioned: httpapi.TagTenant, Path: "/api/tenants/{tenant_id}", Tag: "tenants",
 		Summary: "Serve a tenant no longer; everything stays for a return", Errors: []int{http.StatusConflict},
 	}, r.deleteTenant)
 	route(api, httpapi.Op{
-		ID: "restore-tenant", Method: http.MethodPost, Path: "/api/tenants/{tenant_id}/restore", Tag: "tenants",
+		ID: "restore-tenant", Method: http.MethodPost, Versioned: httpapi.TagTenant, Path: "/api/tenants/{tenant_id}/restore", Tag: "tenants",
 		Summary: "Serve a deleted tenant again, with the members that it had", Errors: []int{http.StatusConflict},
 	}, r.restoreTenant)
 }
@@ -79,6 +79,7 @@ func (r routes) renameTenant(ctx context.Context, in *tenantChange) (*httpapi.An
 	if err != nil {
 		return nil, err
 	}
+	httpapi.Tag(ctx, httpapi.TagTenant, uint64(receipt.Version))
 	t.Name = renamed.Name
 	if renamed.UpdatedAt.After(time.Time(t.UpdatedAt)) {
 		t.UpdatedAt = httpapi.Time(renamed.UpdatedAt)

@@ -34,6 +34,7 @@ type Tenant struct {
 	CreatedAt           Time     `json:"created_at"`
 	UpdatedAt           Time     `json:"updated_at"`
 	CreatedBy           *string  `json:"created_by" format:"uuid"`
+	Version             uint64   `json:"-"` // of its stream
 }
 
 // NewTenant returns a tenant with what every tenant has until single sign-on can be configured: local accounts only.

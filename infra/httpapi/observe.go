@@ -28,6 +28,8 @@ type request struct {
 	route     string // as in [Policy]; "" for a path nobody serves
 	cause     error  // of a failure; for the log only
 	client    Client
+	tags      []string // of the answer; see Tag
+	tagWhole  bool
 }
 
 // Client is what is known of who sent a request. It is personal data: not for logs.

@@ -18,6 +18,7 @@ type Op struct {
 	Body                           *huma.RequestBody         // documented body of a route that reads its body itself; optional
 	Accepts                        bool                      // the input has a JSON body
 	Reads                          bool                      // it changes nothing, whatever its method
+	Versioned                      string                    // the letter in entity tags of the stream that it shows or changes; "" takes no conditions
 	Secret                         bool                      // a success holds something that must be kept nowhere, not even for a repetition
 	// Digest reads the body of a route that reads its body itself, to its end, so that a repetition can be compared. It answers the same as the
 	// route gives to [Digested].
@@ -38,6 +39,9 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 	for status, response := range op.Responses {
 		o.Responses[status] = response
 	}
+	if op.Versioned != "" && op.Method == http.MethodGet {
+		o.Responses["304"] = &huma.Response{Description: http.StatusText(http.StatusNotModified)}
+	}
 	for _, status := range documented(rule, op) {
 		o.Responses[strconv.Itoa(status)] = problemResponse(api, status)
 	}
@@ -53,7 +57,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 	})
 	describeHeaders(rule, op, o.Responses)
 	item := api.OpenAPI().Paths[op.Path]
-	for _, operation := range []*huma.Operation{item.Post, item.Put, item.Delete} {
+	for _, operation := range []*huma.Operation{item.Get, item.Post, item.Put, item.Delete} {
 		if operation == nil || operation.OperationID != op.ID {
 			continue
 		}
@@ -61,6 +65,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 			operation.RequestBody = op.Body
 		}
 		describeKey(op, operation)
+		describeTags(op, operation)
 	}
 }
 
@@ -86,6 +91,9 @@ func documented(rule Rule, op Op) []int {
 	}
 	if rule.Access != Anyone {
 		out = append(out, http.StatusUnauthorized)
+	}
+	if op.Versioned != "" && op.Method != http.MethodGet {
+		out = append(out, http.StatusPreconditionFailed, http.StatusBadRequest)
 	}
 	if op.repeatable() {
 		out = append(out, http.StatusConflict, http.StatusUnprocessableEntity)

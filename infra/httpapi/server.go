@@ -108,8 +108,8 @@ func New(c Config) *Server {
 		s.app.Use(cors.New(cors.Config{
 			AllowOrigins: c.Origins, AllowCredentials: true, MaxAge: 3600,
 			AllowMethods:  []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"},
-			AllowHeaders:  []string{"Content-Type", "Authorization", "Idempotency-Key", "Factum-Min-Position"},
-			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"},
+			AllowHeaders:  []string{"Content-Type", "Authorization", "Idempotency-Key", "Factum-Min-Position", "If-Match", "If-None-Match", "X-Request-Id", "Traceparent"},
+			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed", "ETag"},
 		}))
 	}
 	s.api = humafiber.New(s.app, openAPIConfig(c.Version))

@@ -7,7 +7,8 @@ create table users (
   last_name text not null,
   is_active boolean not null,
   created_at timestamptz not null,
-  updated_at timestamptz not null
+  updated_at timestamptz not null,
+  version bigint not null              -- of the user's stream
 );
 create table tenants (
   id uuid primary key,
@@ -19,7 +20,9 @@ create table tenants (
   tsa_provider text,                   -- null until first enabled
   created_by uuid not null,
   created_at timestamptz not null,
-  updated_at timestamptz not null
+  updated_at timestamptz not null,
+  version bigint not null default 0,          -- of the tenant's stream; 0 until it was met
+  members_version bigint not null default 0   -- of the stream of its members
 );
 create table memberships (
   tenant_id uuid not null,
