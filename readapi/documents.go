@@ -18,8 +18,8 @@ import (
 func (r routes) documents(api huma.API) {
 	httpapi.Route(api, get("list-documents", "/api/tenants/{tenant_id}/documents", "documents", "The tenant's documents, newest first unless sorted otherwise"), r.listDocuments)
 	httpapi.Route(api, versioned(httpapi.TagDocument, get("get-document", "/api/tenants/{tenant_id}/documents/{document_id}", "documents", "A document and its file")), r.document)
-	httpapi.Route(api, get("download-url", "/api/tenants/{tenant_id}/documents/{document_id}/download-url", "documents",
-		"A URL by which whoever has it may read the document's content for a while"), r.downloadURL)
+	httpapi.Route(api, secret(get("download-url", "/api/tenants/{tenant_id}/documents/{document_id}/download-url", "documents",
+		"A URL by which whoever has it may read the document's content for a while")), r.downloadURL)
 	httpapi.Route(api, binary(get("download-document", "/api/tenants/{tenant_id}/documents/{document_id}/download", "documents",
 		"The document's content, with its media type"), "*/*"), r.download)
 }

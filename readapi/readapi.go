@@ -60,6 +60,12 @@ func versioned(letter string, op httpapi.Op) httpapi.Op {
 	return op
 }
 
+// secret describes a query whose answer lets whoever has it do something.
+func secret(op httpapi.Op) httpapi.Op {
+	op.Secret = true
+	return op
+}
+
 // binary documents an answer that is no JSON.
 func binary(op httpapi.Op, kind string) httpapi.Op {
 	text := &huma.Schema{Type: huma.TypeString}

@@ -33,7 +33,7 @@ func (r routes) tenant(ctx context.Context, in *inTenant) (*httpapi.Answer[tenan
 	out := tenantWithMembers{Tenant: m.Tenant, Role: m.Role}
 	var membersAt uint64
 	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) (err error) {
-		if err := tx.QueryRow(ctx, fmt.Sprintf(`select members_version from %s.tenants where id = $1`, schema), m.ID).Scan(&membersAt); err != nil {
+		if err := tx.QueryRow(ctx, fmt.Sprintf(`select coalesce((select version from %s.member_lists where tenant_id = $1), 0)`, schema), m.ID).Scan(&membersAt); err != nil {
 			return err
 		}
 		out.Members, err = members(ctx, tx, schema, m.ID, "", httpapi.Page{Page: 1, PerPage: maxMembers})

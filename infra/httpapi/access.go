@@ -66,7 +66,8 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	ctx, cancel := context.WithTimeout(hc.Context(), rule.within())
 	defer cancel()
 	if r := requestOf(ctx); r != nil {
-		r.route = op.Path
+		about, _ := op.Metadata[opKey].(Op)
+		r.route, r.secret = op.Path, about.Secret
 	}
 	ctx, err := s.admit(ctx, hc, rule)
 	if err != nil {

@@ -127,7 +127,7 @@ func tagged(hc huma.Context, next func(huma.Context)) {
 		return // as if it were not there: the whole answer is never wrong
 	}
 	for _, t := range tags {
-		if strings.TrimPrefix(t, "W/") == tag {
+		if plainTag(strings.TrimPrefix(t, "W/")) == tag {
 			tags = nil
 			break
 		}

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,8 +63,11 @@ type Config struct {
 	Origins    []string // that browsers may call from (CORS); empty allows none but the server's own
 	Now        func() time.Time
 	Limits     Limits             // the zero value limits nothing
+	TLS        bool               // clients reach the server through TLS, and are told to insist on it (HSTS)
 	Answers    *idempotency.Store // of requests with an Idempotency-Key; nil remembers none
 	Proxies    clientaddr.Proxies // whose word on the client's address is taken; the zero value takes nobody's
+
+	headerWithin time.Duration // in place of headerTimeout, in tests
 }
 
 // Server serves the API. It is safe for concurrent use once all routes are registered.
@@ -99,7 +103,7 @@ func New(c Config) *Server {
 		AppName: "Factum", StrictRouting: true, CaseSensitive: true, Immutable: true,
 		StreamRequestBody: true, DisablePreParseMultipartForm: true,
 		BodyLimit:      maxJSONBytes, // streamed bodies are capped where they are read
-		ReadBufferSize: maxHeaderBytes, ReadTimeout: headerTimeout, WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+		ReadBufferSize: maxHeaderBytes, ReadTimeout: cmp.Or(c.headerWithin, headerTimeout), WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 		ErrorHandler: s.answerError, DisableDefaultDate: true, // observe sets it, without a goroutine that never ends
 	})
 	s.refuseUnknownMethods()

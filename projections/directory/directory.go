@@ -91,9 +91,10 @@ func active(w *runner.Writes, tenantID string, is bool, at time.Time, version in
 	w.Exec(`update `+w.Table("tenants")+` set is_active = $2, updated_at = greatest(updated_at, $3), version = $4 where id = $1`, tenantID, is, at, version)
 }
 
-// membersAt notes the version of the stream of the tenant's members. The tenant was created before.
+// membersAt notes the version of the stream of the tenant's members.
 func membersAt(w *runner.Writes, tenantID string, version int64) {
-	w.Exec(`update `+w.Table("tenants")+` set members_version = $2 where id = $1`, tenantID, version)
+	w.Exec(`insert into `+w.Table("member_lists")+` (tenant_id, version) values ($1, $2)
+		on conflict (tenant_id) do update set version = excluded.version`, tenantID, version)
 }
 
 // nobody stands for the creator of a tenant whose creation has not been met yet.

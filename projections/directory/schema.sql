@@ -21,8 +21,7 @@ create table tenants (
   created_by uuid not null,
   created_at timestamptz not null,
   updated_at timestamptz not null,
-  version bigint not null default 0,          -- of the tenant's stream; 0 until it was met
-  members_version bigint not null default 0   -- of the stream of its members
+  version bigint not null default 0    -- of the tenant's stream; 0 until it was met
 );
 create table memberships (
   tenant_id uuid not null,
@@ -30,6 +29,10 @@ create table memberships (
   role text not null,                  -- admin, user, viewer
   joined_at timestamptz not null,
   primary key (tenant_id, user_id)
+);
+create table member_lists (             -- a tenant's members are one stream
+  tenant_id uuid primary key,
+  version bigint not null
 );
 create table administrators (           -- of the platform; a tenant's admins are memberships
   user_id uuid primary key,
