@@ -115,7 +115,10 @@ func (t *traffic) median(ctx context.Context, to order) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return milliseconds(ratio.Median(all)), nil
+	median := milliseconds(ratio.Median(all))
+	t.b.say("traffic", "%d requests: a quarter within %.1f ms, half %.1f, three quarters %.1f, 99 of 100 %.1f", len(all),
+		milliseconds(percentile(all, 0.25)), median, milliseconds(percentile(all, 0.75)), milliseconds(percentile(all, 0.99)))
+	return median, nil
 }
 
 // apiBesideOne sets the median of the API under traffic on all tenants against that under the same traffic on one of them.

@@ -41,7 +41,7 @@ type ServeCmd struct {
 	Roles      []string `name:"roles" env:"FACTUM_ROLES" default:"api,projector,worker" placeholder:"ROLE,…" help:"What this process does (${env}): api, projector, worker. Default: all."`
 	EventStore string   `name:"event-store" env:"FACTUM_EVENT_STORE" default:"postgres" enum:"postgres,eventstoredb" help:"Engine that holds the logs (${env}): ${enum}."`
 
-	TenantConnections int `name:"tenant-connections" env:"FACTUM_TENANT_CONNECTIONS" default:"120" help:"Connections of this process to all tenants' databases together (${env}). Who finds none free waits."`
+	TenantConnections int `name:"tenant-connections" env:"FACTUM_TENANT_CONNECTIONS" default:"150" help:"Connections of this process to all tenants' databases together (${env}). Who finds none free waits."`
 
 	S3Endpoint      string `name:"s3-endpoint" env:"FACTUM_S3_ENDPOINT" placeholder:"URL" help:"S3 server: https://host:port (${env})."`
 	S3PublicURL     string `name:"s3-public-url" env:"FACTUM_S3_PUBLIC_URL" placeholder:"URL" help:"How clients outside reach the S3 server, for download URLs; like --s3-endpoint if it is not set (${env})."`

@@ -1,8 +1,12 @@
 package tenants
 
 import (
+	"cmp"
 	"container/list"
 	"context"
+	"maps"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,11 +20,19 @@ const (
 	evictEvery = 5 * time.Millisecond
 	// closeWithin bounds the good-bye to a server.
 	closeWithin = 250 * time.Millisecond
+	// halfLife is after how many uses of pools, in units of the budget's slots, an earlier use counts half.
+	halfLife = 16
+	// atWork is how long after its last use a pool keeps its connections before all others: a request or a projection uses one several times.
+	atWork = 250 * time.Millisecond
 )
 
 // budget bounds the connections of all tenants' pools of this process. A slot is taken when a socket is dialled and given back when that
 // is closed. Who finds none waits in order; meanwhile idle connections are closed: first what pools have beside one, then the last ones, in
-// both cases of the least recently used pools first. It is safe for concurrent use.
+// both cases of the least used pools first. It is safe for concurrent use.
+//
+// How much a pool is used is the sum over its uses, each of which counts half as much after every halfLife × slots uses of all pools (LRFU,
+// Lee et al., IEEE Transactions on Computers 50(12), 2001). Where a few of many tenants have most of the traffic, these keep
+// their connections, which those that come by once would take from them if only the last use counted.
 type budget struct {
 	slots   int
 	waiters atomic.Int64 // length of waiting, for those that only look
@@ -29,14 +41,15 @@ type budget struct {
 
 	mu       sync.Mutex
 	used     int
-	waiting  list.List // of chan struct{}, closed when a slot is handed over
-	holders  list.List // of *entry with open sockets, the least recently used first
+	waiting  list.List           // of chan struct{}, closed when a slot is handed over
+	holders  map[*entry]struct{} // those with open sockets
+	uses     float64             // of all pools so far
 	evicting bool
 	evictors sync.WaitGroup
 }
 
 func newBudget(slots int, r prometheus.Registerer) *budget {
-	b := &budget{slots: slots, waited: prometheus.NewHistogram(prometheus.HistogramOpts{
+	b := &budget{slots: slots, holders: map[*entry]struct{}{}, waited: prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "factum_tenant_connection_wait_seconds", Help: "Waits for a free connection when all of --tenant-connections are open.",
 		Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5},
 	})}
@@ -108,23 +121,47 @@ func (b *budget) give() {
 func (b *budget) touch(e *entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if e.place != nil {
-		b.holders.MoveToBack(e.place)
+	b.uses++
+	// A use weighs 2^now, so that earlier ones need not be made lighter; the weight is kept as its logarithm to the base 2, which never grows
+	// beyond any number.
+	now := b.uses / float64(halfLife*b.slots)
+	if e.asked.IsZero() {
+		e.weight = now
+	} else {
+		e.weight = max(e.weight, now) + math.Log2(1+math.Exp2(-math.Abs(e.weight-now)))
 	}
+	e.asked = time.Now()
 }
 
 // holds notes that a socket of the pool was opened (1) or closed (-1).
 func (b *budget) holds(e *entry, change int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e.sockets += change
-	switch {
-	case e.sockets > 0 && e.place == nil:
-		e.place = b.holders.PushBack(e)
-	case e.sockets == 0 && e.place != nil:
-		b.holders.Remove(e.place)
-		e.place = nil
+	if e.sockets += change; e.sockets > 0 {
+		b.holders[e] = struct{}{}
+	} else {
+		delete(b.holders, e)
 	}
+}
+
+// leastUsed returns the pools that have more open sockets than that, those first that are to lose them first. The caller holds the lock.
+func (b *budget) leastUsed(sockets int) (pools []*pgxpool.Pool) {
+	now := time.Now()
+	order := slices.SortedFunc(maps.Keys(b.holders), func(x, y *entry) int {
+		if busy := now.Sub(x.asked) < atWork; busy != (now.Sub(y.asked) < atWork) {
+			if busy {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(x.weight, y.weight)
+	})
+	for _, e := range order {
+		if e.sockets > sockets {
+			pools = append(pools, e.pool)
+		}
+	}
+	return pools
 }
 
 // evict closes idle connections as long as anybody waits.
@@ -140,13 +177,7 @@ func (b *budget) evict() {
 			b.mu.Unlock()
 			return
 		}
-		var several, all []*pgxpool.Pool
-		for at := b.holders.Front(); at != nil; at = at.Next() {
-			e := at.Value.(*entry)
-			if all = append(all, e.pool); e.sockets > 1 {
-				several = append(several, e.pool)
-			}
-		}
+		several, all := b.leastUsed(1), b.leastUsed(0)
 		b.mu.Unlock()
 		wanted -= closeIdle(several, 1, wanted)
 		if wanted > 0 {

@@ -171,3 +171,36 @@ func TestWhoWaitsIsBoundByItsContextOnly(t *testing.T) {
 		t.Fatal("the pool whose connection was given away does not work any more:", err)
 	}
 }
+
+// TestBusyTenantsKeepTheirConnections lets many tenants come by once each. They take each other's connections, not those of the tenants that
+// have the traffic, although the latter were not the last ones to be used.
+func TestBusyTenantsKeepTheirConnections(t *testing.T) {
+	const busy, passing = 3, 12
+	d, _ := openOn(t, platformOn(t, second(t)), t.TempDir()+"/kek.json", func(c *tenants.Config) { c.Connections = busy + 1 })
+	list := many(t, d, busy+passing)
+	backend := func(tenant string) (pid int) {
+		t.Helper()
+		pool, err := d.Pool(t.Context(), tenant)
+		if err == nil {
+			err = pool.QueryRow(t.Context(), `select pg_backend_pid()`).Scan(&pid)
+		}
+		if err != nil {
+			t.Fatal(tenant, err)
+		}
+		return pid
+	}
+	var before [busy]int
+	for range 10 {
+		for i := range before {
+			before[i] = backend(list[i])
+		}
+	}
+	for _, tenant := range list[busy:] {
+		backend(tenant)
+	}
+	for i := range before {
+		if now := backend(list[i]); now != before[i] {
+			t.Errorf("%s lost its connection to a tenant that came by once", list[i])
+		}
+	}
+}

@@ -3,7 +3,6 @@
 package tenants
 
 import (
-	"container/list"
 	"context"
 	"embed"
 	"errors"
@@ -29,7 +28,7 @@ const (
 	// connsPerTenant bounds the connections of one tenant's pool in this process.
 	connsPerTenant = 4
 	// DefaultConnections bounds the connections of all tenants' pools of a process.
-	DefaultConnections = 120
+	DefaultConnections = 150
 	// openTimeout bounds the look-up of one placement.
 	openTimeout = 10 * time.Second
 )
@@ -104,7 +103,8 @@ type entry struct {
 
 	// Of the budget, under its lock.
 	sockets int
-	place   *list.Element
+	asked   time.Time // when the pool was last asked for
+	weight  float64   // logarithm of how much it is used; see budget
 }
 
 // Open makes the template of tenants' databases if there is none on the main server, and returns the directory of databases.
@@ -252,6 +252,7 @@ func (d *Databases) keep(e *entry, before uint64) (bool, error) {
 		return false, nil
 	}
 	d.pools[e.tenant] = e
+	d.budget.touch(e)
 	return true, nil
 }
 
