@@ -234,7 +234,7 @@ func (s *Server) administers(ctx context.Context, user string) error {
 }
 
 const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
-	t.created_at, t.updated_at, t.version, `
+	t.created_at, t.updated_at, t.version, t.require_if_match, `
 
 const membershipColumns = tenantColumns + `m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
@@ -292,6 +292,6 @@ func (s *Server) Memberships(ctx context.Context, user string, minPosition uint6
 func scanMembership(row pgx.CollectableRow) (Membership, error) {
 	m := Membership{Tenant: NewTenant("", "", "")}
 	err := row.Scan(&m.ID, &m.Name, &m.DatabaseName, &m.IsActive, &m.TSAEnabled, &m.TSAProvider, &m.CreatedBy,
-		&m.CreatedAt, &m.UpdatedAt, &m.Version, &m.Role, &m.JoinedAt)
+		&m.CreatedAt, &m.UpdatedAt, &m.Version, &m.RequireIfMatch, &m.Role, &m.JoinedAt)
 	return m, err
 }

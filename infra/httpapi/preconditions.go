@@ -73,7 +73,13 @@ func tagsOf(name, header string) ([]string, error) {
 // precondition reads If-Match. A weak tag never matches (RFC 9110 §13.1.1).
 func precondition(ctx context.Context, hc huma.Context, op Op) (context.Context, error) {
 	header := hc.Header("If-Match")
-	if op.Versioned == "" || op.Method == http.MethodGet || header == "" {
+	if op.Versioned == "" || op.Method == http.MethodGet {
+		return ctx, nil
+	}
+	if header == "" {
+		if MembershipOf(ctx).RequireIfMatch && op.Method != http.MethodPost { // what a POST makes has no version yet
+			return ctx, NewProblem(http.StatusPreconditionRequired, "", "This tenant demands If-Match with the ETag of what you would change.")
+		}
 		return ctx, nil
 	}
 	tags, err := tagsOf("If-Match", header)

@@ -94,6 +94,9 @@ func documented(rule Rule, op Op) []int {
 	}
 	if op.Versioned != "" && op.Method != http.MethodGet {
 		out = append(out, http.StatusPreconditionFailed, http.StatusBadRequest)
+		if rule.tenant() && op.Method != http.MethodPost {
+			out = append(out, http.StatusPreconditionRequired)
+		}
 	}
 	if op.repeatable() {
 		out = append(out, http.StatusConflict, http.StatusUnprocessableEntity)

@@ -28,7 +28,7 @@ func Projection() runner.Projection {
 		Name: "directory", Version: 2, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
 		Types: []string{
 			"user.registered", "user.email_verified", "user.renamed",
-			"tenant.created", "tenant.provisioned", "tenant.renamed", "tenant.deleted", "tenant.restored",
+			"tenant.created", "tenant.provisioned", "tenant.renamed", "tenant.preconditions_set", "tenant.deleted", "tenant.restored",
 			"membership.granted", "membership.role_changed", "membership.removed", "administrator.granted", "administrator.revoked",
 			"timestamping.enabled", "timestamping.disabled",
 		},
@@ -58,6 +58,8 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 		w.Exec(`update `+w.Table("tenants")+` set provisioned = true, version = $2 where id = $1`, f.TenantID, version)
 	case tenant.Renamed:
 		w.Exec(`update `+w.Table("tenants")+` set name = $2, updated_at = greatest(updated_at, $3), version = $4 where id = $1`, f.TenantID, f.Name, f.At, version)
+	case tenant.PreconditionsSet:
+		w.Exec(`update `+w.Table("tenants")+` set require_if_match = $2, updated_at = greatest(updated_at, $3), version = $4 where id = $1`, f.TenantID, f.Required, f.At, version)
 	case tenant.Deleted:
 		active(w, f.TenantID, false, f.At, version)
 	case tenant.Restored:

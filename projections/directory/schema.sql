@@ -17,6 +17,7 @@ create table tenants (
   provisioned boolean not null,        -- readers show a tenant once it is true
   is_active boolean not null,
   tsa_enabled boolean not null,
+  require_if_match boolean not null default false,
   tsa_provider text,                   -- null until first enabled
   created_by uuid not null,
   created_at timestamptz not null,

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -100,9 +101,7 @@ func TestARepetitionWaitsForTheFirst(t *testing.T) {
 	first := make(chan answer, 1)
 	go func() { first <- w.send("POST", path, mina.token, kind, half, key("up")) }()
 	<-half.reached
-	other.eventually(409, func() answer { // the server has seen the header before it sees the rest
-		return other.send("POST", path, mina.token, kind, bytes.NewReader(whole), key("up"))
-	})
+	w.claimed(1) // the server has seen the header before it sees the rest
 	running := other.send("POST", path, mina.token, kind, bytes.NewReader(whole), key("up"))
 	other.problem(running, 409, "REQUEST_IN_PROGRESS")
 	if running.Header.Get("Retry-After") != "1" {
@@ -124,6 +123,28 @@ func TestARepetitionWaitsForTheFirst(t *testing.T) {
 	}
 	if list := w.want(w.call("GET", path, mina.token, nil), 200); list.at("data.pagination.total") != 1.0 {
 		t.Errorf("%s", list.body)
+	}
+}
+
+// claimed waits until so many requests are being carried out or done.
+func (w *world) claimed(n int) {
+	w.t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var got int
+		if err := w.platform.QueryRow(w.t.Context(), `select count(*) from idempotency.requests`).Scan(&got); err != nil {
+			w.t.Fatal(err)
+		}
+		if got == n {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			w.t.Fatalf("%d requests are claimed; want %d", got, n)
+		}
 	}
 }
 

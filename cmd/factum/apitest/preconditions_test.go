@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-var tagForm = regexp.MustCompile(`^"[a-z][0-9a-f.hm]+"$`)
+var tagForm = regexp.MustCompile(`^"[a-z][0-9a-f.hm]+(\.gzip)?"$`)
 
 // tag is the entity tag of a success.
 func (w *world) tag(a answer) string {
@@ -131,5 +131,39 @@ func TestOfTwoWhoChangeTheSameVersionOneIsRefused(t *testing.T) {
 		if count[200] != 1 || count[412] != 7 {
 			t.Fatalf("round %d: %v", round, statuses)
 		}
+	}
+}
+
+func TestATenantMayDemandIfMatch(t *testing.T) {
+	w := newWorld(t)
+	mina, noor := w.person("Mina"), w.person("Noor")
+	tenant := w.tenant(mina, "A")
+	w.grant(tenant, noor, "user")
+	base := "/api/tenants/" + tenant
+	on := w.want(w.call("PUT", base, mina.token, map[string]any{"require_if_match": true}), 200)
+	if on.at("data.require_if_match") != true || on.text("data.name") != "A" {
+		t.Errorf("%s", on.body)
+	}
+	up := w.want(w.upload(tenant, noor, part{"file", "a.txt", "", "a"}), 201) // makes something
+	document := base + "/documents/" + up.text("data.id")
+	name := map[string]any{"filename": "b.txt"}
+	for _, path := range []string{document, base, base + "/users/" + noor.id} {
+		w.problem(w.call("DELETE", path, mina.token, nil), 428, "PRECONDITION_REQUIRED")
+	}
+	w.problem(w.call("PUT", document, noor.token, name), 428, "PRECONDITION_REQUIRED")
+	w.problem(w.call("PUT", base, mina.token, map[string]any{"require_if_match": false}), 428, "PRECONDITION_REQUIRED")
+	w.want(w.call("PUT", document, noor.token, name, ifMatch(w.tag(w.want(w.call("GET", document, noor.token, nil), 200)))), 200)
+	w.want(w.call("PUT", "/api/users/me", noor.token, map[string]any{"first_name": "Nour"}), 200) // is of no tenant
+
+	shown := w.want(w.call("GET", base, mina.token, nil), 200)
+	if shown.at("data.require_if_match") != true {
+		t.Errorf("%s", shown.body)
+	}
+	w.want(w.call("PUT", base, mina.token, map[string]any{"require_if_match": false}, ifMatch(w.tag(shown))), 200)
+	w.want(w.call("DELETE", document, noor.token, nil), 200)
+
+	var facts int
+	if err := w.platform.QueryRow(t.Context(), `select count(*) from es.events where kind = 'tenant' and type = 'tenant.preconditions_set'`).Scan(&facts); err != nil || facts != 2 {
+		t.Errorf("the log holds %d changes of the demand, %v; want 2", facts, err)
 	}
 }
