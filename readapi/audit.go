@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) audit(api huma.API) {
@@ -44,7 +45,7 @@ func (r routes) auditTrail(ctx context.Context, in *auditQuery) (*httpapi.Answer
 	if in.Order == "newest" {
 		direction = "desc"
 	}
-	at, err := r.Server.Read(ctx, httpapi.Audit(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Audit(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		var total int
 		if err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from %s.entries`, schema)).Scan(&total); err != nil {
 			return err

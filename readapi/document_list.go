@@ -10,6 +10,7 @@ import (
 
 	"github.com/factum-platform/factum/infra/fulltext"
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 type documentQuery struct {
@@ -99,7 +100,7 @@ func (r routes) listDocuments(ctx context.Context, in *documentQuery) (*httpapi.
 		return nil, err
 	}
 	var out documentPage
-	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) (err error) {
+	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) (err error) {
 		out.Documents, out.Pagination, err = read(ctx, tx, schema, l, scanDocument, func(d httpapi.Document) (value, id string) {
 			return map[string]string{
 				"created_at": d.CreatedAt.String(), "updated_at": d.UpdatedAt.String(), "filename": d.Filename, "mime_type": d.MimeType,

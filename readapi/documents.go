@@ -13,6 +13,7 @@ import (
 
 	"github.com/factum-platform/factum/infra/httpapi"
 	"github.com/factum-platform/factum/infra/objectstore"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) documents(api huma.API) {
@@ -39,7 +40,7 @@ type oneDocument struct {
 func (r routes) readDocument(ctx context.Context, in *oneDocument) (httpapi.DocumentWithFile, httpapi.Settled, error) {
 	var d httpapi.DocumentWithFile
 	var version uint64
-	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(ctx, fmt.Sprintf(`select %[1]s, f.md5_hash, f.s3_path, f.file_size, f.created_at, d.version
 			from %[2]s.documents d join %[2]s.files f on f.id = d.file_id where d.id = $1`, documentColumns, schema), in.DocumentID).
 			Scan(append(documentFields(&d.Document), &d.File.MD5Hash, &d.File.S3Path, &d.File.FileSize, &d.File.CreatedAt, &version)...)

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) files(api huma.API) {
@@ -185,7 +186,7 @@ func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[f
 		return nil, err
 	}
 	out := filePage{Files: []fileFull{}}
-	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*), coalesce(sum(file_size), 0)::bigint, count(*) filter (where document_count = 0),
 			coalesce(sum(file_size) filter (where document_count = 0), 0)::bigint from %s.files`, schema)).
 			Scan(&out.Stats.TotalFiles, &out.Stats.StorageBytes, &out.Stats.Orphaned, &out.Stats.OrphanBytes)
@@ -235,9 +236,9 @@ type fileWithDocuments struct {
 }
 
 // readFile reads the file, and more in the same transaction if more is not nil. Error: [httpapi.NotFound].
-func (r routes) readFile(ctx context.Context, in *oneFile, more func(tx pgx.Tx, schema string) error) (storedFile, httpapi.Settled, error) {
+func (r routes) readFile(ctx context.Context, in *oneFile, more func(tx readmodel.Tx, schema string) error) (storedFile, httpapi.Settled, error) {
 	var f storedFile
-	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(ctx, fmt.Sprintf(`select %s from %s.files f where f.id = $1`, fileColumns, schema), in.FileID)
 		if err != nil {
 			return err
@@ -258,7 +259,7 @@ func (r routes) readFile(ctx context.Context, in *oneFile, more func(tx pgx.Tx, 
 
 func (r routes) getFile(ctx context.Context, in *oneFile) (*httpapi.Answer[fileWithDocuments], error) {
 	var documents []fileDocument
-	f, at, err := r.readFile(ctx, in, func(tx pgx.Tx, schema string) error {
+	f, at, err := r.readFile(ctx, in, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(ctx, fmt.Sprintf(`select id::text, filename, mime_type, created_at from %s.documents where file_id = $1 order by created_at, id limit 1000`, schema), in.FileID)
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 // ListPage selects a part of a list by number, as the original does, or by where the part before ended: that costs the same however far
@@ -106,15 +108,13 @@ func (l *list) created(p Period) {
 }
 
 // read counts the rows and reads those of the part. last says what a cursor keeps of a row: the text of the column that is sorted by, and the id.
-func read[R any](ctx context.Context, tx pgx.Tx, schema string, l *list, scan func(pgx.CollectableRow) (row R, err error), last func(R) (value, id string)) ([]R, httpapi.Pagination, error) {
+func read[R any](ctx context.Context, tx readmodel.Tx, schema string, l *list, scan func(pgx.CollectableRow) (row R, err error), last func(R) (value, id string)) ([]R, httpapi.Pagination, error) {
 	where, args := "true", append([]any(nil), l.args...)
 	if len(l.conditions) > 0 {
 		where = strings.Join(l.conditions, " and ")
 	}
-	var total int
-	if err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from %s.%s %s where %s`, schema, l.table, l.as, where), args...).Scan(&total); err != nil {
-		return nil, httpapi.Pagination{}, err
-	}
+	var both pgx.Batch // one round trip for the two
+	both.Queue(fmt.Sprintf(`select count(*) from %s.%s %s where %s`, schema, l.table, l.as, where), args...)
 	direction, sign, offset := "", ">", l.page.Offset()
 	if l.descending {
 		direction, sign = " desc", "<"
@@ -125,13 +125,19 @@ func read[R any](ctx context.Context, tx pgx.Tx, schema string, l *list, scan fu
 		offset = 0
 	}
 	// One row more than asked for says whether another part follows.
-	rows, err := tx.Query(ctx, fmt.Sprintf(`select %[1]s from %[2]s.%[3]s %[4]s where %[5]s order by %[4]s.%[6]s%[7]s, %[4]s.id%[7]s limit %[8]d offset %[9]d`,
+	both.Queue(fmt.Sprintf(`select %[1]s from %[2]s.%[3]s %[4]s where %[5]s order by %[4]s.%[6]s%[7]s, %[4]s.id%[7]s limit %[8]d offset %[9]d`,
 		l.columns, schema, l.table, l.as, where, l.column, direction, l.page.PerPage+1, offset), args...)
-	if err != nil {
-		return nil, httpapi.Pagination{}, err
+	results := tx.SendBatch(ctx, &both)
+	var total int
+	var out []R
+	err := results.QueryRow().Scan(&total)
+	if err == nil {
+		var rows pgx.Rows
+		if rows, err = results.Query(); err == nil {
+			out, err = pgx.CollectRows(rows, scan)
+		}
 	}
-	out, err := pgx.CollectRows(rows, scan)
-	if err != nil {
+	if err = errors.Join(err, results.Close()); err != nil {
 		return nil, httpapi.Pagination{}, err
 	}
 	pagination := l.page.Of(total)

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 // maxMembers is how many members the answer about a tenant holds at most; the list of members has pages.
@@ -32,7 +33,7 @@ type memberPage struct {
 func (r routes) listMembers(ctx context.Context, in *memberQuery) (*httpapi.Answer[memberPage], error) {
 	var out memberPage
 	tenant := httpapi.MembershipOf(ctx).ID
-	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		var total int
 		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from `+memberRows, schema), tenant, in.Role).Scan(&total)
 		if err != nil {
@@ -51,7 +52,7 @@ func (r routes) listMembers(ctx context.Context, in *memberQuery) (*httpapi.Answ
 // memberRows are the tenant's members who may log in, in one role or in all.
 const memberRows = `%[1]s.memberships m join %[1]s.users u on u.id = m.user_id where m.tenant_id = $1 and u.is_active and ($2 = '' or m.role = $2)`
 
-func members(ctx context.Context, tx pgx.Tx, schema, tenant, role string, page httpapi.Page) ([]httpapi.Member, error) {
+func members(ctx context.Context, tx readmodel.Tx, schema, tenant, role string, page httpapi.Page) ([]httpapi.Member, error) {
 	rows, err := tx.Query(ctx, fmt.Sprintf(`select u.id::text, u.first_name, u.last_name, u.email, u.is_active, u.created_at, u.updated_at, m.role, m.joined_at from `+
 		memberRows+` order by m.joined_at, u.id limit $3 offset $4`, schema), tenant, role, page.PerPage, page.Offset())
 	if err != nil {

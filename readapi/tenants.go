@@ -6,9 +6,9 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) tenants(api huma.API) {
@@ -32,7 +32,7 @@ func (r routes) tenant(ctx context.Context, in *inTenant) (*httpapi.Answer[tenan
 	m := httpapi.MembershipOf(ctx)
 	out := tenantWithMembers{Tenant: m.Tenant, Role: m.Role}
 	var membersAt uint64
-	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) (err error) {
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) (err error) {
 		if err := tx.QueryRow(ctx, fmt.Sprintf(`select coalesce((select version from %s.member_lists where tenant_id = $1), 0)`, schema), m.ID).Scan(&membersAt); err != nil {
 			return err
 		}
@@ -59,13 +59,13 @@ type tsaStatus struct {
 func (r routes) tsaStatus(ctx context.Context, in *inTenant) (*httpapi.Answer[tsaStatus], error) {
 	id := httpapi.MembershipOf(ctx).ID
 	var out tsaStatus
-	at, err := r.Server.Read(ctx, httpapi.DirectoryOf(id), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.DirectoryOf(id), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(ctx, fmt.Sprintf(`select tsa_enabled, tsa_provider from %s.tenants where id = $1`, schema), id).Scan(&out.TSAEnabled, &out.TSAProvider)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: time-stamping of a tenant: %w", err)
 	}
-	_, err = r.Server.Read(ctx, httpapi.Documents(id), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	_, err = r.Server.Read(ctx, httpapi.Documents(id), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(ctx, fmt.Sprintf(`select count(*) filter (where ts_status = 'success'), count(*) filter (where ts_status = 'pending'),
 			count(*) filter (where ts_status = 'error') from %s.files`, schema)).Scan(&out.Timestamped, &out.Pending, &out.Failed)
 	})

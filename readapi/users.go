@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) users(api huma.API) {
@@ -20,7 +21,7 @@ func (r routes) users(api huma.API) {
 func (r routes) me(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[httpapi.Account], error) {
 	var u httpapi.Account
 	var version uint64
-	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx pgx.Tx, schema string) error {
+	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(ctx, fmt.Sprintf(`select id::text, first_name, last_name, email, email_verified, is_active, created_at, updated_at, version from %s.users where id = $1`, schema),
 			httpapi.PrincipalOf(ctx).UserID).Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.EmailVerified, &u.IsActive, &u.CreatedAt, &u.UpdatedAt, &version)
 	})

@@ -109,7 +109,7 @@ func (o *operations) findUser(ctx context.Context, who string) (id string, err e
 	if !strings.Contains(who, "@") {
 		return "", fmt.Errorf("%q is neither an e-mail address nor the id of a user", who)
 	}
-	err = o.directory(ctx, func(tx pgx.Tx, schema string) error {
+	err = o.directory(ctx, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(ctx, `select id::text from `+schema+`.users where email = $1 and is_active`, strings.ToLower(strings.TrimSpace(who))).Scan(&id)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -119,7 +119,7 @@ func (o *operations) findUser(ctx context.Context, who string) (id string, err e
 }
 
 // directory reads the directory once it has come to the end of the platform's log.
-func (o *operations) directory(ctx context.Context, fn func(tx pgx.Tx, schema string) error) error {
+func (o *operations) directory(ctx context.Context, fn func(tx readmodel.Tx, schema string) error) error {
 	head, err := o.store.Tenant(eventstore.PlatformTenant).Head(ctx)
 	if err != nil {
 		return err
@@ -133,7 +133,8 @@ func (o *operations) directory(ctx context.Context, fn func(tx pgx.Tx, schema st
 	if err != nil {
 		return err
 	}
-	return readmodel.Read(ctx, o.pool, "directory", fn)
+	_, err = readmodel.Read(ctx, o.pool, "directory", string(eventstore.PlatformTenant), uint64(head), fn)
+	return err
 }
 
 // AdminsListCmd lists the administrators.
@@ -153,7 +154,7 @@ type adminLine struct {
 func (c AdminsListCmd) Run(ctx context.Context) error {
 	return c.with(ctx, func(ctx context.Context, o *operations) error {
 		list := []adminLine{}
-		err := o.directory(ctx, func(tx pgx.Tx, schema string) error {
+		err := o.directory(ctx, func(tx readmodel.Tx, schema string) error {
 			rows, err := tx.Query(ctx, `select a.user_id::text, coalesce(u.email, ''), a.since from `+schema+`.administrators a
 				left join `+schema+`.users u on u.id = a.user_id order by a.since, a.user_id`)
 			if err != nil {

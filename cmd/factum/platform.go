@@ -391,7 +391,7 @@ func (p *platform) finishTenants(ctx context.Context) error {
 		return fmt.Errorf("the directory does not catch up with the platform's log: %w", err)
 	}
 	var unfinished []string
-	err = readmodel.Read(ctx, p.pool, "directory", func(tx pgx.Tx, schema string) error {
+	_, err = readmodel.Read(ctx, p.pool, "directory", string(eventstore.PlatformTenant), uint64(head), func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(ctx, `select id::text from `+schema+`.tenants where not provisioned and is_active`)
 		if err != nil {
 			return err

@@ -85,7 +85,7 @@ func (o *operations) tenantStatuses(ctx context.Context, placed []tenants.Placem
 // tenantNames are those that the directory shows, by id; none when it is not built.
 func (o *operations) tenantNames(ctx context.Context) (map[string]string, error) {
 	names := map[string]string{}
-	err := readmodel.Read(ctx, o.pool, "directory", func(tx pgx.Tx, schema string) error {
+	_, err := readmodel.Read(ctx, o.pool, "directory", string(eventstore.PlatformTenant), 0, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(ctx, `select id::text, name from `+schema+`.tenants`)
 		if err != nil {
 			return err

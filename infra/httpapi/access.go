@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 type (
@@ -220,7 +221,7 @@ func (s *Server) refuse(hc huma.Context, rule Rule, p *Problem) {
 // administers refuses a user who does not administer the platform.
 func (s *Server) administers(ctx context.Context, user string) error {
 	var found bool
-	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
+	_, err := s.Read(ctx, Directory(), 0, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(ctx, fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
 			where a.user_id = $1 and u.is_active)`, schema), user).Scan(&found)
 	})
@@ -254,7 +255,7 @@ func (s *Server) membership(ctx context.Context, by auth.Principal, tenant strin
 		query, who = machineColumns+` and t.id = $3`, by.Role
 	}
 	var found []Membership
-	_, err := s.Read(ctx, Directory(), 0, func(tx pgx.Tx, schema string) error {
+	_, err := s.Read(ctx, Directory(), 0, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(ctx, fmt.Sprintf(query, schema), who, deletedToo, tenant)
 		if err != nil {
 			return err
@@ -275,7 +276,7 @@ func (s *Server) membership(ctx context.Context, by auth.Principal, tenant strin
 // in [Server.Read].
 func (s *Server) Memberships(ctx context.Context, user string, minPosition uint64) ([]Membership, Settled, error) {
 	out := []Membership{}
-	at, err := s.Read(ctx, Directory(), minPosition, func(tx pgx.Tx, schema string) error {
+	at, err := s.Read(ctx, Directory(), minPosition, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` order by m.joined_at desc, t.id`, schema), user, false)
 		if err != nil {
 			return err

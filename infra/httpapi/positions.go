@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -55,28 +54,36 @@ func (s *Server) pool(ctx context.Context, m Model) (*pgxpool.Pool, error) {
 }
 
 // Read calls fn in one read-only transaction over the live generation of the model, whose tables lie in schema, and says how
-// far the model is at least. With minPosition it waits at most 2 s for the model to be that far, then answers 503. fn may be called
-// again: while a model is still being built, when the generation that it read was dropped meanwhile, and when the connection was lost.
-func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(tx pgx.Tx, schema string) error) (Settled, error) {
+// far the model is. With minPosition it waits at most 2 s for the model to be that far, then answers 503. fn may be called
+// again: when the generation that it read was dropped meanwhile, and when the connection was lost.
+func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(tx readmodel.Tx, schema string) error) (Settled, error) {
 	pool, err := s.pool(ctx, m)
 	if err != nil {
 		return Settled{}, err
 	}
 	patience, cancel := context.WithTimeout(ctx, settleFor)
 	defer cancel()
+	waited := false
 	for failed := 0; ; {
-		at, err := s.reached(ctx, patience, pool, m, minPosition)
-		if patience.Err() != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || failed == readAgain && errors.Is(err, errBehind) {
-			return Settled{}, Unavailable("The read model has not reached Factum-Min-Position yet.", err)
+		at, err := readmodel.Read(ctx, pool, m.projection, m.log, minPosition, fn)
+		behind := errors.Is(err, readmodel.ErrBehind)
+		if behind && !waited {
+			if err = s.c.Waiter.Wait(patience, pool, m.projection, m.log, minPosition); err == nil {
+				waited = true
+				continue
+			}
+			behind = false
 		}
-		if err == nil {
-			err = readmodel.Read(ctx, pool, m.projection, fn)
+		if patience.Err() != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || failed == readAgain && behind {
+			return Settled{}, Unavailable("The read model has not reached Factum-Min-Position yet.", err)
 		}
 		switch {
 		case err == nil:
 			return Settled{Position: strconv.FormatUint(at, 10)}, nil
-		case (readmodel.Passing(err) || errors.Is(err, errBehind)) && failed < readAgain && ctx.Err() == nil:
-			failed++ // at once: the pool opens another connection, the pointer shows another generation, or the tenant lives elsewhere now
+		case (readmodel.Passing(err) || behind) && failed < readAgain && ctx.Err() == nil:
+			// At once: the pool opens another connection, the pointer shows another generation, or the tenant lives elsewhere now. A model that is
+			// behind what was announced is the one that the tenant has left.
+			failed, waited = failed+1, false
 			if pool, err = s.renewed(ctx, m); err != nil {
 				return Settled{}, err
 			}
@@ -95,23 +102,6 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 			return Settled{}, err
 		}
 	}
-}
-
-// errBehind says that a model was announced to be at a position and is not there in the database that we asked: the tenant has left it.
-var errBehind = errors.New("httpapi: the read model is behind what was announced")
-
-// reached waits for the model to be at the position, if any, and says how far it is.
-func (s *Server) reached(ctx, patience context.Context, pool *pgxpool.Pool, m Model, minPosition uint64) (uint64, error) {
-	if minPosition > 0 {
-		if err := s.c.Waiter.Wait(patience, pool, m.projection, m.log, minPosition); err != nil {
-			return 0, err
-		}
-	}
-	at, err := readmodel.Position(ctx, pool, m.projection, m.log)
-	if err == nil && at < minPosition {
-		err = errBehind
-	}
-	return at, err
 }
 
 // renewed is the model's pool, looked up anew: its tenant may live in another database than we believe.

@@ -5,11 +5,11 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/postgres/pgtest"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 // readable is a server over a database with two generations of the directory, of which the first is live.
@@ -46,7 +46,7 @@ func TestAReadIsBegunAnewWhenWhatItReadIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, pool := readable(t)
 			calls, got := 0, 0
-			read := func(tx pgx.Tx, schema string) error {
+			read := func(tx readmodel.Tx, schema string) error {
 				if calls++; calls == 1 {
 					if _, err := pool.Exec(t.Context(), c.strike); err != nil {
 						t.Fatal(err)
@@ -65,10 +65,10 @@ func TestAReadIsNotBegunAnewForEver(t *testing.T) {
 	s, _ := readable(t)
 	for sql, want := range map[string]int{`select n from gone`: 3, `select 1 / 0`: 1} {
 		calls := 0
-		_, err := s.Read(t.Context(), Directory(), 0, func(tx pgx.Tx, _ string) error {
+		_, err := s.Read(t.Context(), Directory(), 0, func(tx readmodel.Tx, _ string) error {
 			calls++
-			_, err := tx.Exec(t.Context(), sql)
-			return err
+			var n int
+			return tx.QueryRow(t.Context(), sql).Scan(&n)
 		})
 		if err == nil || calls != want {
 			t.Errorf("%s: %v after %d calls; want %d", sql, err, calls, want)
@@ -88,7 +88,7 @@ func TestAMissingReadModelIsTold(t *testing.T) {
 		}
 		told <- tenant
 	}
-	at, err := s.Read(t.Context(), Directory(), 0, func(pgx.Tx, string) error { return nil })
+	at, err := s.Read(t.Context(), Directory(), 0, func(readmodel.Tx, string) error { return nil })
 	if err != nil || at.Position != "6" {
 		t.Error(at, err)
 	}

@@ -21,6 +21,9 @@ import (
 // ErrNotBuilt says that the database holds no live generation of the projection yet: the projector has not met it.
 var ErrNotBuilt = errors.New("the read model is not built yet; it appears once the projector runs")
 
+// ErrBehind says that the live generation has not applied the log as far as was demanded.
+var ErrBehind = errors.New("the read model has not applied the log so far")
+
 const (
 	// pollEvery is how often a waiter looks for checkpoints that another process moved, while it does not hear of them.
 	pollEvery = 50 * time.Millisecond
@@ -33,21 +36,56 @@ func Schema(projection string, generation int) string {
 	return fmt.Sprintf("%s_g%d", projection, generation)
 }
 
-// Read calls fn once, in one REPEATABLE READ READ ONLY transaction, with the schema of the projection's live generation. The generation
-// is resolved inside that transaction, so fn never sees two generations mixed; fn names tables explicitly, as in
-// schema + ".documents". Errors: [ErrNotBuilt], what fn answered, or the database's.
-func Read(ctx context.Context, pool *pgxpool.Pool, projection string, fn func(tx pgx.Tx, schema string) error) error {
-	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		var generation int
-		err := tx.QueryRow(ctx, `select generation from proj.live where projection = $1`, projection).Scan(&generation)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
+// Tx is a transaction that only reads.
+type Tx interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
+// Read calls fn once, in one REPEATABLE READ READ ONLY transaction, with the schema of the projection's live generation, and returns how far
+// that has applied the tenant's log, 0 when it has not begun. The generation is resolved inside that transaction, so fn never sees two
+// generations mixed; fn names tables explicitly, as in schema + ".documents". tenant is the id of the log, as in [Position]. It costs two
+// round trips beside those of fn. Errors: [ErrNotBuilt]; [ErrBehind] when the generation has not applied the log up to atLeast, in both
+// cases without a call of fn; what fn answered, or the database's.
+func Read(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, fn func(tx Tx, schema string) error) (at uint64, err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	defer func() {
+		if conn.Conn().PgConn().TxStatus() == 'I' {
+			return // nothing began, or the connection is gone
 		}
-		if err != nil {
-			return fmt.Errorf("readmodel: which generation of %s is live: %w", projection, err)
+		tag, failed := conn.Exec(ctx, "commit")
+		if failed == nil && tag.String() == "ROLLBACK" {
+			failed = pgx.ErrTxCommitRollback // fn passed over a statement that failed
 		}
-		return fn(tx, Schema(projection, generation))
-	})
+		if err == nil {
+			err = failed
+		}
+	}()
+	var generation int
+	var begin pgx.Batch
+	begin.Queue("begin isolation level repeatable read read only")
+	begin.Queue(`select l.generation, coalesce(c.position, 0) from proj.live l
+		left join proj.checkpoint c on c.projection = l.projection and c.generation = l.generation and c.tenant = $2
+		where l.projection = $1`, projection, tenant)
+	results := conn.SendBatch(ctx, &begin)
+	if _, err = results.Exec(); err == nil {
+		err = results.QueryRow().Scan(&generation, &at)
+	}
+	err = errors.Join(err, results.Close())
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
+	case err != nil:
+		return 0, fmt.Errorf("readmodel: which generation of %s is live: %w", projection, err)
+	case at < atLeast:
+		return at, fmt.Errorf("readmodel: %s: %w", projection, ErrBehind)
+	}
+	return at, fn(conn, Schema(projection, generation))
 }
 
 // left are the codes with which a database refuses a tenant that lives elsewhere now: nobody may connect, it was dropped, or the role has another

@@ -7,7 +7,6 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/factum-platform/factum/infra/notify"
@@ -48,7 +47,7 @@ func TestPositionIsTheLiveGenerations(t *testing.T) {
 
 func TestReadStaysWithOneGenerationAndWritesNothing(t *testing.T) {
 	pool := open(t)
-	err := Read(t.Context(), pool, "things", func(tx pgx.Tx, schema string) error {
+	at, err := Read(t.Context(), pool, "things", "t1", 5, func(tx Tx, schema string) error {
 		if schema != "things_g1" {
 			t.Errorf("schema %s", schema)
 		}
@@ -62,20 +61,34 @@ func TestReadStaysWithOneGenerationAndWritesNothing(t *testing.T) {
 		if generation != 1 {
 			t.Error("a promotion was seen in the middle of a read")
 		}
-		if _, err := tx.Exec(t.Context(), `delete from proj.live`); err == nil {
+		var gone string
+		if err := tx.QueryRow(t.Context(), `delete from proj.live returning projection`).Scan(&gone); err == nil {
 			t.Error("a query could write")
 		}
 		return nil
 	})
-	if err == nil {
-		t.Error("a transaction with a failed statement was reported as good")
+	if err == nil || at != 5 {
+		t.Error(at, "a transaction with a failed statement was reported as good")
 	}
-	if err := Read(t.Context(), pool, "nothing", func(pgx.Tx, string) error { return nil }); !errors.Is(err, ErrNotBuilt) {
+	none := func(Tx, string) error {
+		t.Error("called without a generation that is so far")
+		return nil
+	}
+	if _, err := Read(t.Context(), pool, "nothing", "t1", 0, none); !errors.Is(err, ErrNotBuilt) {
 		t.Error(err)
+	}
+	if at, err := Read(t.Context(), pool, "things", "t1", 10, none); !errors.Is(err, ErrBehind) || at != 9 {
+		t.Error(at, err)
+	}
+	if at, err := Read(t.Context(), pool, "things", "t2", 0, func(Tx, string) error { return nil }); err != nil || at != 0 {
+		t.Error(at, err)
 	}
 	own := errors.New("own")
-	if err := Read(t.Context(), pool, "things", func(pgx.Tx, string) error { return own }); !errors.Is(err, own) {
+	if _, err := Read(t.Context(), pool, "things", "t1", 0, func(Tx, string) error { return own }); !errors.Is(err, own) {
 		t.Error(err)
+	}
+	if in := pool.Stat(); in.AcquiredConns() > 0 || in.TotalConns() > 2 {
+		t.Error("reads keep or lose connections", in.AcquiredConns(), in.TotalConns())
 	}
 }
 

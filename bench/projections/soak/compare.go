@@ -162,7 +162,7 @@ type sum struct {
 // sums returns those of the tables of a projection's live generation.
 func sums(ctx context.Context, pool *pgxpool.Pool, projection string) (map[string]sum, error) {
 	out := map[string]sum{}
-	err := readmodel.Read(ctx, pool, projection, func(tx pgx.Tx, schema string) error {
+	_, err := readmodel.Read(ctx, pool, projection, "", 0, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(ctx, `select tablename::text from pg_tables where schemaname = $1`, schema)
 		if err != nil {
 			return err

@@ -10,10 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/factum-platform/factum/bench/projections/site"
+	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/readmodel"
 )
 
@@ -189,7 +189,7 @@ func (w *writers) request(ctx context.Context, n int) error {
 // unmet says which tenant the directory does not show yet.
 func (s *soak) unmet(ctx context.Context, tenants []site.Tenant) (string, error) {
 	var met int
-	err := readmodel.Read(ctx, s.platform.Pool, "directory", func(tx pgx.Tx, schema string) error {
+	_, err := readmodel.Read(ctx, s.platform.Pool, "directory", string(eventstore.PlatformTenant), 0, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(ctx, `select count(*) from `+schema+`.tenants where provisioned`).Scan(&met)
 	})
 	if errors.Is(err, readmodel.ErrNotBuilt) || err == nil && met < len(tenants) {

@@ -159,7 +159,7 @@ func (r *readers) learn(ctx context.Context, s *soak) error {
 	if err != nil {
 		return err
 	}
-	return readmodel.Read(ctx, pool, "documents", func(tx pgx.Tx, schema string) error {
+	_, err = readmodel.Read(ctx, pool, "documents", string(r.tenant.Log), 0, func(tx readmodel.Tx, schema string) error {
 		if err := tx.QueryRow(ctx, `select count(*) from `+schema+`.documents`).Scan(&r.total); err != nil {
 			return err
 		}
@@ -170,6 +170,7 @@ func (r *readers) learn(ctx context.Context, s *soak) error {
 		r.known, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})
+	return err
 }
 
 // request sends the n-th request: of 20, one is an upload, and one asks for a document that was uploaded meanwhile; one in 200 lists and
