@@ -243,7 +243,9 @@ func (w *world) tenant(user string) commands.Tenant {
 func (w *world) upload(by commands.Caller, tenant commands.Tenant, body io.Reader) (commands.Uploaded, commands.Receipt, error) {
 	return w.UploadDocument(w.t.Context(), by, commands.UploadDocument{
 		TenantID: tenant.ID, DatabaseName: tenant.DatabaseName, Body: body,
-		Describe: func() (string, string, error) { return " pump.pdf ", "Application/PDF", nil },
+		Describe: func() (commands.Description, error) {
+			return commands.Description{Filename: " pump.pdf ", MimeType: "Application/PDF"}, nil
+		},
 	})
 }
 
@@ -525,7 +527,9 @@ func testBrokenUploadsLeaveNothing(t *testing.T, w *world) {
 	for _, name := range []string{"", " ", "a/b", `a\b`, "..", "a\x00", "a\nb", strings.Repeat("x", 256), "\xff"} {
 		_, _, err := w.UploadDocument(t.Context(), w.caller(user), commands.UploadDocument{
 			TenantID: tenant.ID, DatabaseName: tenant.DatabaseName, Body: strings.NewReader("x"),
-			Describe: func() (string, string, error) { return name, "text/plain; charset=utf-8", nil },
+			Describe: func() (commands.Description, error) {
+				return commands.Description{Filename: name, MimeType: "text/plain; charset=utf-8"}, nil
+			},
 		})
 		if !errors.As(err, &invalid) || len(invalid.Fields) != 2 {
 			t.Errorf("%q: %v", name, err)

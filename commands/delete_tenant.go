@@ -49,10 +49,10 @@ func (x *Executor) TenantState(ctx context.Context, tenantID string) (tenant.Sta
 // AdoptedTenant is a tenant that was made on another platform. Owner is the user who becomes its admin here.
 type AdoptedTenant struct{ ID, Name, DatabaseName, Owner string }
 
-// UserExists tells whether the platform's log knows the user.
+// UserExists tells whether the platform's log knows the user, and the account is not switched off.
 func (x *Executor) UserExists(ctx context.Context, userID string) (bool, error) {
 	s, _, err := fold(ctx, x.store.Tenant(eventstore.PlatformTenant), x.codec, user.Decider, eventstore.StreamID{Kind: user.Kind, ID: userID}, nil)
-	return s.Exists, err
+	return s.Exists && !s.Inactive, err
 }
 
 // AdoptTenant records a tenant whose database, with its log, is there already. It may be repeated. Refusals: user.unknown, tenant.name, and

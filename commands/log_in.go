@@ -22,8 +22,8 @@ type LoggedIn struct {
 
 // LogIn checks the password and begins a session. An unknown address costs the same time as a wrong password and gives the
 // same error. After some failures, of an account or of a network address, passwords are not looked at for a while. Errors:
-// *[ValidationError], auth.ErrInvalidCredentials, *auth.ThrottledError, auth.ErrBusy; *[es.Refusal] user.unverified where that
-// is demanded, after a right password only. The account is read from the log, so a
+// *[ValidationError], auth.ErrInvalidCredentials, *auth.ThrottledError, auth.ErrBusy; *[es.Refusal] user.inactive, and user.unverified where
+// verification is demanded, after a right password only. The account is read from the log, so a
 // login succeeds as soon as the registration was answered.
 func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	email := normaliseEmail(in.Email)
@@ -52,6 +52,9 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	}
 	if err := c.checkPassword(ctx, attempt, account.ID, in.Password); err != nil {
 		return LoggedIn{}, err
+	}
+	if account.Inactive {
+		return LoggedIn{}, es.Refuse("user.inactive", "This account is switched off. Ask who runs this installation.")
 	}
 	if c.c.VerifiedOnly && !account.EmailVerified {
 		return LoggedIn{}, es.Refuse("user.unverified", "Follow the link that was mailed to you, or ask for a new password, to show that this address is yours.")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/user"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/auth"
@@ -33,7 +34,7 @@ func (c *Commands) WelcomeUser(ctx context.Context, userID string) error {
 	if err != nil || !account.Exists || account.EmailVerified || c.c.Now().Sub(account.RegisteredAt) > welcomeWithin {
 		return err
 	}
-	return c.sendLink(ctx, auth.VerifyEmail, account)
+	return c.sendLink(ctx, auth.VerifyEmail, account.ID, account.Email, account.FirstName.Reveal())
 }
 
 // SendAskedLink sends what [Outbox.Ask] was asked for. An address without an account, or one that is verified already, is sent nothing.
@@ -46,41 +47,52 @@ func (c *Commands) SendAskedLink(ctx context.Context, purpose auth.Purpose, logi
 	if err != nil || !account.Exists || (purpose == auth.VerifyEmail && account.EmailVerified) {
 		return err
 	}
-	return c.sendLink(ctx, purpose, account)
+	return c.sendLink(ctx, purpose, account.ID, account.Email, account.FirstName.Reveal())
 }
 
-// letters are what the mails say; %[1]s is the first name, %[2]s the link, %[3]d the hours that it is good.
+// letters are what the mails say; %[1]s is the link, %[2]d the hours that it is good, the rest what the letter is about.
 var letters = map[auth.Purpose]struct{ subject, text string }{
-	auth.VerifyEmail: {"Confirm your e-mail address", `Hello %[1]s,
+	auth.VerifyEmail: {"Confirm your e-mail address", `Hello %[3]s,
 
-somebody, we hope you, opened a Factum account with this address. To confirm that it is yours, open this page within %[3]d hours:
+somebody, we hope you, opened a Factum account with this address. To confirm that it is yours, open this page within %[2]d hours:
 
-%[2]s
+%[1]s
 
 If it was not you, do nothing.
 `},
-	auth.ResetPassword: {"Set a new password", `Hello %[1]s,
+	auth.ResetPassword: {"Set a new password", `Hello %[3]s,
 
-somebody asked for a new password for your Factum account. To set one, open this page within %[3]d hour:
+somebody asked for a new password for your Factum account. To set one, open this page within %[2]d hour:
 
-%[2]s
+%[1]s
 
 If it was not you, do nothing: your password stays as it is.
+`},
+	auth.Invite: {"You are invited to a tenant of Factum", `Hello,
+
+you are invited to become a member of "%[3]s" at Factum, in the role %[4]s. To accept or to decline, open this page within %[2]d hours:
+
+%[1]s
+
+To accept you need an account with this address that is confirmed. If you have none, open one first, confirm the address by the mail that
+you are sent then, and come back to this link.
+
+If you know nothing of this, do nothing: the invitation expires.
 `},
 }
 
 // sendLink draws a link and mails it. The token is nowhere kept: a repetition after a lost answer draws another, and both are good.
-func (c *Commands) sendLink(ctx context.Context, purpose auth.Purpose, account user.State) error {
+func (c *Commands) sendLink(ctx context.Context, purpose auth.Purpose, owner string, to es.Personal, about ...any) error {
 	if c.c.Mailer == nil {
-		c.c.Logger.WarnContext(ctx, "a mail was not sent: this installation has no mail server; set FACTUM_SMTP_URL", "purpose", string(purpose), "user", account.ID)
+		c.c.Logger.WarnContext(ctx, "a mail was not sent: this installation has no mail server; set FACTUM_SMTP_URL", "purpose", string(purpose), "owner", owner)
 		return nil
 	}
-	if account.Email.Erased() {
+	if to.Erased() {
 		return nil
 	}
-	token, err := c.c.Auth.NewLink(ctx, purpose, account.ID)
+	token, err := c.c.Auth.NewLink(ctx, purpose, owner)
 	if errors.Is(err, auth.ErrTooManyLinks) {
-		c.c.Logger.WarnContext(ctx, "a mail was not sent: the account was sent enough of them for now", "purpose", string(purpose), "user", account.ID)
+		c.c.Logger.WarnContext(ctx, "a mail was not sent: the address was sent enough of them for now", "purpose", string(purpose), "owner", owner)
 		return nil
 	}
 	if err != nil {
@@ -89,12 +101,12 @@ func (c *Commands) sendLink(ctx context.Context, purpose auth.Purpose, account u
 	// What follows # stays in the browser: the token is in no server's log.
 	link, letter := c.c.AccountURL+"#"+string(purpose)+"="+token, letters[purpose]
 	err = c.c.Mailer.Send(ctx, mail.Message{
-		To: account.Email.Reveal(), Subject: letter.subject, Link: link,
-		Text: fmt.Sprintf(letter.text, account.FirstName.Reveal(), link, int(auth.LinkLife(purpose).Hours())),
+		To: to.Reveal(), Subject: letter.subject, Link: link,
+		Text: fmt.Sprintf(letter.text, append([]any{link, int(auth.LinkLife(purpose).Hours())}, about...)...),
 	})
 	var refused *mail.RefusedError
 	if errors.As(err, &refused) {
-		c.c.Logger.WarnContext(ctx, "a mail was not sent", "purpose", string(purpose), "user", account.ID, "error", err)
+		c.c.Logger.WarnContext(ctx, "a mail was not sent", "purpose", string(purpose), "owner", owner, "error", err)
 		return nil
 	}
 	return err

@@ -86,7 +86,7 @@ func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser)
 func userOf(s user.State) User {
 	return User{
 		ID: s.ID, FirstName: s.FirstName.Reveal(), LastName: s.LastName.Reveal(), Email: s.Email.Reveal(),
-		IsActive: true, EmailVerified: s.EmailVerified, CreatedAt: s.RegisteredAt, UpdatedAt: s.ChangedAt,
+		IsActive: !s.Inactive, EmailVerified: s.EmailVerified, CreatedAt: s.RegisteredAt, UpdatedAt: s.ChangedAt,
 	}
 }
 

@@ -32,16 +32,23 @@ var (
 )
 
 // UploadDocument asks to keep a content under a name. Body is read once, to its end. Describe is called after that and gives the
-// name and the media type, which a multipart client may send behind the content.
+// name, the media type and the metadata, which a multipart client may send behind the content.
 type UploadDocument struct {
 	TenantID, DatabaseName string
 	Body                   io.Reader
-	Describe               func() (filename, mimeType string, err error)
+	Describe               func() (Description, error)
+}
+
+// Description is what a document is called, what it is and what is noted about it.
+type Description struct {
+	Filename, MimeType string
+	Metadata           map[string]*string // by key; nil values are none
 }
 
 // Uploaded is a document and its file as they are after the upload.
 type Uploaded struct {
 	DocumentID, Filename, MimeType, FileID, UserID string
+	Metadata                                       map[string]string
 	CreatedAt                                      time.Time
 	MD5, SHA256, ObjectKey                         string
 	Size                                           int64
@@ -84,14 +91,15 @@ func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocumen
 	if size == 0 {
 		return Uploaded{}, Receipt{}, definite{ErrEmptyFile}
 	}
-	filename, mime, err := in.Describe()
+	described, err := in.Describe()
 	if err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
 	}
-	filename, mime = strings.TrimSpace(filename), strings.ToLower(strings.TrimSpace(mime))
+	filename, mime := strings.TrimSpace(described.Filename), strings.ToLower(strings.TrimSpace(described.MimeType))
 	p := problems{}
 	p.add("filename", document.CheckFilename(filename))
 	p.add("mime_type", document.CheckMimeType(mime))
+	p.add("metadata", document.CheckMetadata(described.Metadata))
 	if err := p.err(); err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
 	}
@@ -112,7 +120,7 @@ func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocumen
 		DocumentID: documentID, By: by.UserID, Stamp: policy.Enabled, At: at,
 	})
 	upload := documentStep(documentID, document.Upload{
-		DocumentID: documentID, FileID: fileID, Filename: es.Person(filename), MimeType: mime, By: by.UserID, At: at,
+		DocumentID: documentID, FileID: fileID, Filename: es.Person(filename), MimeType: mime, Metadata: described.Metadata, By: by.UserID, At: at,
 	})
 	// The file goes first: a document is never seen before its file.
 	receipt, err := c.x.Execute(ctx, tenant, by.meta(), keep, upload)
@@ -122,7 +130,8 @@ func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocumen
 	f, d := keep.State, upload.State
 	return Uploaded{
 		DocumentID: d.ID, Filename: d.Filename.Reveal(), MimeType: d.MimeType, FileID: d.FileID, UserID: d.UploadedBy, CreatedAt: d.UploadedAt,
-		MD5: f.MD5, SHA256: f.SHA256, ObjectKey: f.ObjectKey, Size: f.Size, FileCreatedAt: f.StoredAt,
+		Metadata: document.Metadata(d.Metadata),
+		MD5:      f.MD5, SHA256: f.SHA256, ObjectKey: f.ObjectKey, Size: f.Size, FileCreatedAt: f.StoredAt,
 	}, receipt, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/factum-platform/factum/domain/document"
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/file"
+	"github.com/factum-platform/factum/domain/invitation"
 	"github.com/factum-platform/factum/domain/membership"
 	"github.com/factum-platform/factum/domain/projection"
 	"github.com/factum-platform/factum/domain/tenant"
@@ -19,6 +20,8 @@ func Catalog() []es.EventType {
 		es.Event[user.Registered]("user.registered").About("user_id", "email", "first_name", "last_name").WithSafe("user_id"),
 		es.Event[user.EmailVerified]("user.email_verified").WithSafe("user_id"),
 		es.Event[user.Renamed]("user.renamed").About("user_id", "first_name", "last_name").WithSafe("user_id"),
+		es.Event[user.Deactivated]("user.deactivated").WithSafe("user_id", "deactivated_by"),
+		es.Event[user.Activated]("user.activated").WithSafe("user_id", "activated_by"),
 		es.Event[tenant.Created]("tenant.created").WithSafe("tenant_id", "name", "database_name", "created_by"),
 		es.Event[tenant.Provisioned]("tenant.provisioned").WithSafe("tenant_id"),
 		es.Event[tenant.Renamed]("tenant.renamed").WithSafe("tenant_id", "name", "renamed_by"),
@@ -28,6 +31,11 @@ func Catalog() []es.EventType {
 		es.Event[membership.Granted]("membership.granted").WithSafe("tenant_id", "user_id", "role", "granted_by"),
 		es.Event[membership.RoleChanged]("membership.role_changed").WithSafe("tenant_id", "user_id", "role", "changed_by"),
 		es.Event[membership.Removed]("membership.removed").WithSafe("tenant_id", "user_id", "removed_by"),
+		es.Event[invitation.Issued]("invitation.issued").About("invitation_id", "email").WithSafe("invitation_id", "tenant_id", "role", "invited_by"),
+		es.Event[invitation.Resent]("invitation.resent").WithSafe("invitation_id", "resent_by"),
+		es.Event[invitation.Accepted]("invitation.accepted").WithSafe("invitation_id", "user_id"),
+		es.Event[invitation.Declined]("invitation.declined").WithSafe("invitation_id", "user_id"),
+		es.Event[invitation.Revoked]("invitation.revoked").WithSafe("invitation_id", "revoked_by"),
 		es.Event[administrator.Granted]("administrator.granted").WithSafe("user_id", "granted_by"),
 		es.Event[administrator.Revoked]("administrator.revoked").WithSafe("user_id", "revoked_by"),
 		es.Event[timestamping.Enabled]("timestamping.enabled").WithSafe("provider", "by"),

@@ -21,10 +21,6 @@ type authHealth struct {
 	}
 }
 
-type areaHealth struct {
-	Body areaStatus
-}
-
 type areaStatus struct {
 	Status    string `json:"status" enum:"healthy"`
 	Blueprint string `json:"blueprint"`
@@ -41,12 +37,12 @@ func (r routes) health(api huma.API) {
 		return &out, nil
 	})
 	for _, area := range []string{"users", "tenants"} {
-		httpapi.Route(api, get(area+"-health", "/api/"+area+"/health", "health", "Whether the area answers"), func(context.Context, *struct{}) (*areaHealth, error) {
-			return &areaHealth{areaStatus{Status: "healthy", Blueprint: area}}, nil
+		httpapi.Route(api, get(area+"-health", "/api/"+area+"/health", "health", "Whether the area answers"), func(context.Context, *struct{}) (*httpapi.Answer[areaStatus], error) {
+			return httpapi.Answered(httpapi.Settled{}, "The area answers.", areaStatus{Status: "healthy", Blueprint: area}), nil
 		})
 	}
 	httpapi.Route(api, get("documents-health", "/api/tenants/{tenant_id}/documents/health", "health", "Whether the area answers; looks at no tenant"),
-		func(_ context.Context, in *httpapi.InTenant) (*areaHealth, error) {
-			return &areaHealth{areaStatus{"healthy", "documents", in.TenantID}}, nil
+		func(_ context.Context, in *httpapi.InTenant) (*httpapi.Answer[areaStatus], error) {
+			return httpapi.Answered(httpapi.Settled{}, "The area answers.", areaStatus{"healthy", "documents", in.TenantID}), nil
 		})
 }

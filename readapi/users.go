@@ -35,8 +35,13 @@ func (r routes) me(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[http
 	return httpapi.Answered(at, "Your account.", u), nil
 }
 
-func (r routes) myTenants(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[[]httpapi.Membership], error) {
-	all, at, err := r.Server.Memberships(ctx, httpapi.PrincipalOf(ctx).UserID, in.MinPosition)
+type tenantQuery struct {
+	httpapi.Fresh
+	IsActive bool `query:"is_active" default:"true" doc:"false lists the tenants that were deleted; their admins may restore them."`
+}
+
+func (r routes) myTenants(ctx context.Context, in *tenantQuery) (*httpapi.Answer[[]httpapi.Membership], error) {
+	all, at, err := r.Server.Memberships(ctx, httpapi.PrincipalOf(ctx).UserID, in.IsActive, in.MinPosition)
 	if err != nil {
 		return nil, err
 	}

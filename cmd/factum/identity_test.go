@@ -90,29 +90,38 @@ func TestAnAddressIsVerifiedAndAStolenKeyIsReplaced(t *testing.T) {
 	must(t, c.call(t.Context(), "GET", "/api/users/me", nil, nil))
 }
 
-// TestTheIdentitySessionOfTheDocs runs the block of docs/api.md as it stands.
-func TestTheIdentitySessionOfTheDocs(t *testing.T) {
+// TestTheSessionsOfTheDocs runs the blocks of docs/api.md as they stand.
+func TestTheSessionsOfTheDocs(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/api.md")
 	must(t, err)
-	_, rest, marked := strings.Cut(string(raw), "<!-- identity:")
-	_, rest, fenced := strings.Cut(rest, "\n```bash\n")
-	block, _, closed := strings.Cut(rest, "\n```\n")
-	if !marked || !fenced || !closed {
-		t.Fatal("docs/api.md has no block marked identity")
-	}
 	folder := t.TempDir()
 	startDevOn(t, filepath.Join(folder, ".factum"))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	script := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", block)
-	script.Dir = folder
-	out, err := script.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, want := range []string{"@example.com verified: true", "panel\tfalse", "your other sessions have ended", "(as it should be)", `"total": 0`, `"ended":1`} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("the output lacks %q:\n%s", want, out)
+	for name, wanted := range map[string][]string{
+		"session": {
+			"invited as user, open", "joined as user", "stored pump-3.txt", "found 2: pump-3.txt pump-4.txt", "removed 2, failed 0", "left 0",
+		},
+		"identity": {
+			"@example.com verified: true", "panel\tfalse", "your other sessions have ended", "(as it should be)", `"total": 0`, `"ended":1`,
+		},
+	} {
+		_, rest, marked := strings.Cut(string(raw), "<!-- "+name+":")
+		_, rest, fenced := strings.Cut(rest, "\n```bash\n")
+		block, _, closed := strings.Cut(rest, "\n```\n")
+		if !marked || !fenced || !closed {
+			t.Fatalf("docs/api.md has no block marked %s", name)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		script := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", block)
+		script.Dir = folder
+		out, err := script.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+		for _, want := range wanted {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%s: the output lacks %q:\n%s", name, want, out)
+			}
 		}
 	}
 }

@@ -22,6 +22,7 @@ func (r routes) auth(api huma.API) {
 	route(api, httpapi.Op{
 		ID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tag: "auth",
 		Summary: "Exchange the refresh token for new tokens; presenting a used one ends the session", Secret: true,
+		Errors: []int{http.StatusForbidden},
 	}, r.refresh)
 	route(api, httpapi.Op{
 		ID: "logout", Method: http.MethodPost, Path: "/api/auth/logout", Summary: "End the session", Tag: "auth",
@@ -95,7 +96,7 @@ func (r routes) logIn(ctx context.Context, in *credentials) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	memberships, _, err := r.Server.Memberships(ctx, s.User.ID, 0)
+	memberships, _, err := r.Server.Memberships(ctx, s.User.ID, true, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ func (r routes) documents(api huma.API) {
 		Body: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: &huma.Schema{
 			Type: huma.TypeObject, Required: []string{"file"}, Properties: map[string]*huma.Schema{
 				"file": {Type: huma.TypeString, Format: "binary"}, "filename": text, "mime_type": text,
+				"metadata": {Type: huma.TypeString, Description: "A JSON object of texts, by key.", Examples: []any{`{"machine":"press 4"}`}},
 			},
 		}}}},
 	}, r.uploadDocument)
@@ -64,7 +65,7 @@ func (r routes) uploadDocument(ctx context.Context, in *upload) (*httpapi.Answer
 	return httpapi.Answered(at, "The document is stored.", httpapi.DocumentWithFile{
 		Document: httpapi.Document{
 			ID: u.DocumentID, Filename: u.Filename, MimeType: u.MimeType, FileID: u.FileID, UserID: u.UserID, CreatedBy: u.UserID,
-			CreatedAt: httpapi.Time(u.CreatedAt), UpdatedAt: httpapi.Time(u.CreatedAt), Metadata: map[string]string{},
+			CreatedAt: httpapi.Time(u.CreatedAt), UpdatedAt: httpapi.Time(u.CreatedAt), Metadata: u.Metadata,
 		},
 		File: httpapi.DocumentFile{MD5Hash: u.MD5, S3Path: u.ObjectKey, FileSize: u.Size, CreatedAt: httpapi.Time(u.FileCreatedAt)},
 	}), nil

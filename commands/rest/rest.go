@@ -39,6 +39,8 @@ func Register(api huma.API, d Deps) {
 	r.tenants(api)
 	r.apiKeys(api)
 	r.members(api)
+	r.users(api)
+	r.invitations(api)
 	r.timestamping(api)
 	r.documents(api)
 	r.files(api)
@@ -79,19 +81,26 @@ var refusals = map[string]struct {
 	status int
 	code   string
 }{
-	"user.email_taken":   {http.StatusConflict, "email_exists"},
-	"user.unknown":       {http.StatusNotFound, ""},
-	"tenant.unknown":     {http.StatusNotFound, ""},
-	"tenant.deleted":     {http.StatusNotFound, ""},
-	"tenant.gone":        {http.StatusConflict, ""},
-	"membership.unknown": {http.StatusNotFound, ""},
-	"document.unknown":   {http.StatusNotFound, ""},
-	"document.not_owner": {http.StatusForbidden, ""},
-	"file.unknown":       {http.StatusNotFound, ""},
-	"session.unknown":    {http.StatusNotFound, ""},
-	"apikey.unknown":     {http.StatusNotFound, ""},
-	"apikey.too_many":    {http.StatusConflict, ""},
-	"user.unverified":    {http.StatusForbidden, "email_unverified"},
+	"user.email_taken":      {http.StatusConflict, "email_exists"},
+	"user.unknown":          {http.StatusNotFound, ""},
+	"tenant.unknown":        {http.StatusNotFound, ""},
+	"tenant.deleted":        {http.StatusNotFound, ""},
+	"tenant.gone":           {http.StatusConflict, ""},
+	"membership.unknown":    {http.StatusNotFound, ""},
+	"user.inactive":         {http.StatusForbidden, "account_inactive"},
+	"user.administrator":    {http.StatusConflict, ""},
+	"invitation.unknown":    {http.StatusNotFound, ""},
+	"invitation.exists":     {http.StatusConflict, ""},
+	"invitation.unverified": {http.StatusForbidden, "EMAIL_UNVERIFIED"},
+	"invitation.another":    {http.StatusForbidden, "OTHER_ADDRESS"},
+	"invitation.link":       {http.StatusBadRequest, "INVALID_LINK"},
+	"document.unknown":      {http.StatusNotFound, ""},
+	"document.not_owner":    {http.StatusForbidden, ""},
+	"file.unknown":          {http.StatusNotFound, ""},
+	"session.unknown":       {http.StatusNotFound, ""},
+	"apikey.unknown":        {http.StatusNotFound, ""},
+	"apikey.too_many":       {http.StatusConflict, ""},
+	"user.unverified":       {http.StatusForbidden, "email_unverified"},
 
 	"projection.event_unknown": {http.StatusNotFound, ""},
 }
@@ -137,6 +146,8 @@ func answer(err error) error {
 		return httpapi.NewProblem(http.StatusBadRequest, "invalid_link", "This link is not valid: it was used or has expired. Ask for another.")
 	case errors.Is(err, auth.ErrInvalidCredentials):
 		return httpapi.NewProblem(http.StatusUnauthorized, "invalid_credentials", "The e-mail address or the password is wrong.")
+	case errors.Is(err, auth.ErrInactive):
+		return httpapi.NewProblem(http.StatusForbidden, "account_inactive", "This account is switched off. Ask who runs this installation.")
 	case errors.Is(err, auth.ErrBusy):
 		return httpapi.Unavailable("Too many passwords are being checked. Try again in a moment.", err)
 	default:

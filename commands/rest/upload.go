@@ -2,6 +2,7 @@ package rest
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -21,7 +23,7 @@ import (
 const (
 	// maxUploadBytes is the largest content and 1 MiB for the form around it.
 	maxUploadBytes = commands.MaxFileBytes + 1<<20
-	maxFieldBytes  = 4 << 10
+	maxFieldBytes  = 32 << 10
 	maxParts       = 16
 )
 
@@ -105,28 +107,28 @@ func (f *form) file() (io.Reader, error) {
 	}
 }
 
-// describe reads what comes behind the file, to the form's end, and says what the file is called and what it is.
-func (f *form) describe() (filename, mimeType string, err error) {
+// describe reads what comes behind the file, to the form's end, and says what the file is called, what it is and what is noted about it.
+func (f *form) describe() (commands.Description, error) {
 	for {
 		part, err := f.next()
 		if err != nil {
-			return "", "", err
+			return commands.Description{}, err
 		}
 		if part == nil {
 			break
 		}
 		if part.FormName() == "file" {
-			return "", "", httpapi.Invalid(map[string][]string{"file": {"Send one file at a time."}})
+			return commands.Description{}, httpapi.Invalid(map[string][]string{"file": {"Send one file at a time."}})
 		}
 		if err := f.keep(part); err != nil {
-			return "", "", err
+			return commands.Description{}, err
 		}
 	}
 	filename, given := f.fields["filename"]
 	if !given {
 		filename = bareName(f.part)
 	}
-	mimeType, given = f.fields["mime_type"]
+	mimeType, given := f.fields["mime_type"]
 	if !given {
 		mimeType = f.part.Header.Get("Content-Type")
 		if kind, _, err := mime.ParseMediaType(mimeType); err == nil {
@@ -136,7 +138,21 @@ func (f *form) describe() (filename, mimeType string, err error) {
 			mimeType = "application/octet-stream"
 		}
 	}
-	return filename, mimeType, nil
+	metadata, err := f.metadata()
+	return commands.Description{Filename: filename, MimeType: mimeType, Metadata: metadata}, err
+}
+
+// metadata reads the field of that name, a JSON object of texts.
+func (f *form) metadata() (map[string]*string, error) {
+	raw, given := f.fields["metadata"]
+	if !given || raw == "" {
+		return nil, nil //nolint:nilnil // no metadata
+	}
+	var out map[string]*string
+	if err := json.Unmarshal([]byte(raw), &out); err != nil || !utf8.ValidString(raw) {
+		return nil, httpapi.Invalid(map[string][]string{"metadata": {"Not a JSON object of texts."}})
+	}
+	return out, nil
 }
 
 // next returns nil behind the last part.
@@ -181,7 +197,7 @@ func (f *form) keep(part *multipart.Part) error {
 		return brokenForm(err)
 	}
 	name := part.FormName()
-	if name != "filename" && name != "mime_type" {
+	if name != "filename" && name != "mime_type" && name != "metadata" {
 		return nil
 	}
 	if len(raw) > maxFieldBytes {

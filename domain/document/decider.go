@@ -27,6 +27,7 @@ type Upload struct {
 	DocumentID, FileID string
 	Filename           es.Personal
 	MimeType, By       string
+	Metadata           map[string]*string // as in [Change]; optional
 	At                 time.Time
 }
 
@@ -107,7 +108,15 @@ func decide(s State, c Command) ([]Event, error) {
 		if wrong := CheckMimeType(c.MimeType); wrong != "" {
 			return nil, es.Refuse("document.mime_type", "%s", wrong)
 		}
-		return []Event{Uploaded{DocumentID: c.DocumentID, FileID: c.FileID, Filename: c.Filename, MimeType: strings.ToLower(c.MimeType), UploadedBy: c.By, At: c.At}}, nil
+		metadata, some, err := merge(es.Personal{}, c.Metadata)
+		if err != nil {
+			return nil, err
+		}
+		out := []Event{Uploaded{DocumentID: c.DocumentID, FileID: c.FileID, Filename: c.Filename, MimeType: strings.ToLower(c.MimeType), UploadedBy: c.By, At: c.At}}
+		if some {
+			out = append(out, MetadataSet{DocumentID: c.DocumentID, Metadata: metadata, SetBy: c.By, At: c.At})
+		}
+		return out, nil
 	case Change:
 		if err := s.open(c.Only); err != nil {
 			return nil, err

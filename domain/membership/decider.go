@@ -70,7 +70,7 @@ func decide(s State, c Command) ([]Event, error) {
 		}
 		return decide(s, Add(c))
 	case Add:
-		if err := checkRole(c.Role); err != nil {
+		if err := CheckRole(c.Role); err != nil {
 			return nil, err
 		}
 		if _, ok := s.Members[c.UserID]; ok {
@@ -78,7 +78,7 @@ func decide(s State, c Command) ([]Event, error) {
 		}
 		return []Event{Granted{TenantID: c.TenantID, UserID: c.UserID, Role: c.Role, GrantedBy: c.By, At: c.At}}, nil
 	case ChangeRole:
-		if err := checkRole(c.Role); err != nil {
+		if err := CheckRole(c.Role); err != nil {
 			return nil, err
 		}
 		known, ok := s.Members[c.UserID]
@@ -106,7 +106,8 @@ func decide(s State, c Command) ([]Event, error) {
 
 func unknown() error { return es.Refuse("membership.unknown", "This user is no member of the tenant.") }
 
-func checkRole(role string) error {
+// CheckRole refuses what is no role. Refusal: membership.role.
+func CheckRole(role string) error {
 	switch role {
 	case Admin, User, Viewer:
 		return nil

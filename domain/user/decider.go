@@ -31,12 +31,29 @@ type Rename struct {
 
 func (Rename) isUserCommand() {}
 
+// Deactivate asks that the account is switched off.
+type Deactivate struct {
+	By string
+	At time.Time
+}
+
+func (Deactivate) isUserCommand() {}
+
+// Activate asks that the account is in use again.
+type Activate struct {
+	By string
+	At time.Time
+}
+
+func (Activate) isUserCommand() {}
+
 // State is what is known of a user.
 type State struct {
 	Exists                     bool
 	ID                         string
 	Email, FirstName, LastName es.Personal
 	EmailVerified              bool
+	Inactive                   bool // switched off
 	RegisteredAt, ChangedAt    time.Time
 }
 
@@ -71,6 +88,22 @@ var Decider = es.Decider[State, Command, Event]{
 				out.LastName = *c.LastName
 			}
 			return []Event{out}, nil
+		case Deactivate:
+			if !s.Exists {
+				return nil, es.Refuse("user.unknown", "There is no such account.")
+			}
+			if s.Inactive {
+				return nil, nil
+			}
+			return []Event{Deactivated{UserID: s.ID, DeactivatedBy: c.By, At: c.At}}, nil
+		case Activate:
+			if !s.Exists {
+				return nil, es.Refuse("user.unknown", "There is no such account.")
+			}
+			if !s.Inactive {
+				return nil, nil
+			}
+			return []Event{Activated{UserID: s.ID, ActivatedBy: c.By, At: c.At}}, nil
 		default:
 			return nil, es.Refuse("user.command", "Unknown command %T.", c)
 		}
@@ -84,6 +117,12 @@ var Decider = es.Decider[State, Command, Event]{
 			return s
 		case Renamed:
 			s.FirstName, s.LastName, s.ChangedAt = e.FirstName, e.LastName, e.At
+			return s
+		case Deactivated:
+			s.Inactive, s.ChangedAt = true, e.At
+			return s
+		case Activated:
+			s.Inactive, s.ChangedAt = false, e.At
 			return s
 		default:
 			return s

@@ -30,6 +30,20 @@ func TestVerifyEmail(t *testing.T) {
 	given(t).When(VerifyEmail{At: at}).Refused("user.unknown")
 }
 
+func TestAnAccountIsSwitchedOffAndOn(t *testing.T) {
+	at := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
+	registered := Registered{UserID: "u", At: at}
+	off := Deactivated{UserID: "u", DeactivatedBy: "v", At: at.Add(time.Hour)}
+	on := Activated{UserID: "u", ActivatedBy: "v", At: at.Add(2 * time.Hour)}
+	given(t, registered).When(Deactivate{By: "v", At: off.At}).Then(off)
+	given(t, registered, off).When(Deactivate{By: "v", At: at}).Then()
+	given(t, registered, off).When(Activate{By: "v", At: on.At}).Then(on)
+	given(t, registered).When(Activate{By: "v", At: at}).Then()
+	given(t, registered, off, on).When(Deactivate{By: "v", At: off.At}).Then(off)
+	given(t).When(Deactivate{By: "v", At: at}).Refused("user.unknown")
+	given(t).When(Activate{By: "v", At: at}).Refused("user.unknown")
+}
+
 func TestRename(t *testing.T) {
 	at := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	mina, okoro, nina, obi := es.Person("Mina"), es.Person("Okoro"), es.Person("Nina"), es.Person("Obi")

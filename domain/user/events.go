@@ -41,3 +41,21 @@ type Renamed struct {
 }
 
 func (Renamed) isUserEvent() {}
+
+// Deactivated says that an account is switched off: it logs in no more, and its memberships are hidden.
+type Deactivated struct {
+	UserID        string    `json:"user_id"`
+	DeactivatedBy string    `json:"deactivated_by"`
+	At            time.Time `json:"at"`
+}
+
+func (Deactivated) isUserEvent() {}
+
+// Activated says that an account that was switched off is in use again.
+type Activated struct {
+	UserID      string    `json:"user_id"`
+	ActivatedBy string    `json:"activated_by"`
+	At          time.Time `json:"at"`
+}
+
+func (Activated) isUserEvent() {}

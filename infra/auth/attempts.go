@@ -99,7 +99,7 @@ func (a *Auth) Sweep(ctx context.Context) error {
 	batch := &pgx.Batch{}
 	// An ended session is kept as long as its tokens may live: they are told that it ended and not that they are unknown.
 	batch.Queue(`delete from auth.sessions where expires_at < $1`, now.Add(-AccessLife))
-	batch.Queue(`delete from auth.links where expires_at < $1`, now)
+	batch.Queue(`delete from auth.links where expires_at < $1`, now.Add(-linkWindow))
 	batch.Queue(`delete from auth.api_keys where least(expires_at, revoked_at) < $1`, now.Add(-keepKeys))
 	batch.Queue(`delete from auth.attempts where last_at < $1`, now.Add(-scopes["account"].forget))
 	if err := a.pool.SendBatch(ctx, batch).Close(); err != nil {

@@ -19,9 +19,13 @@ type Purpose string
 const (
 	VerifyEmail   Purpose = "verify"
 	ResetPassword Purpose = "reset"
+	Invite        Purpose = "invite" // the owner is the invitation, for there need not be an account
 )
 
-var linkLife = map[Purpose]time.Duration{VerifyEmail: 72 * time.Hour, ResetPassword: time.Hour}
+var linkLife = map[Purpose]time.Duration{VerifyEmail: 72 * time.Hour, ResetPassword: time.Hour, Invite: inviteLife}
+
+// inviteLife is as long as an invitation is good after it was mailed.
+const inviteLife = 7 * 24 * time.Hour
 
 // LinkLife is how long a link of the purpose is good.
 func LinkLife(p Purpose) time.Duration { return linkLife[p] }
@@ -79,9 +83,9 @@ func (a *Auth) LinkOwner(ctx context.Context, purpose Purpose, token string) (us
 	return userID, nil
 }
 
-// SpendLink makes the link's user have no link for the purpose any more, this one included.
+// SpendLink makes the link's user have no link for the purpose any more, this one included. They still count for [ErrTooManyLinks].
 func (a *Auth) SpendLink(ctx context.Context, purpose Purpose, userID string) error {
-	if _, err := a.pool.Exec(ctx, `delete from auth.links where user_id = $1 and purpose = $2`, userID, string(purpose)); err != nil {
+	if _, err := a.pool.Exec(ctx, `update auth.links set expires_at = $3 where user_id = $1 and purpose = $2 and expires_at > $3`, userID, string(purpose), a.now()); err != nil {
 		return fmt.Errorf("auth: spend a link: %w", err)
 	}
 	return nil

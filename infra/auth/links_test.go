@@ -45,6 +45,12 @@ func TestLinksAreGoodOnceAndForAWhile(t *testing.T) {
 	if _, err := w.LinkOwner(ctx, auth.VerifyEmail, verify); !errors.Is(err, auth.ErrInvalidLink) {
 		t.Fatal(err)
 	}
+	if err := w.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.NewLink(ctx, auth.VerifyEmail, user); !errors.Is(err, auth.ErrTooManyLinks) {
+		t.Fatal("links that were used up count no more:", err)
+	}
 
 	if err := w.SetPassword(ctx, user, []byte("k"), "turbine42"); err != nil {
 		t.Fatal(err)
@@ -87,7 +93,7 @@ func TestLinksAreGoodOnceAndForAWhile(t *testing.T) {
 	if _, err := w.ResetPassword(ctx, late, "turbine44"); !errors.Is(err, auth.ErrInvalidLink) {
 		t.Fatal(err)
 	}
-	w.pass(time.Second)
+	w.pass(time.Hour + time.Second)
 	if err := w.Sweep(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ const nobody = "00000000-0000-0000-0000-000000000000"
 
 // Refresh exchanges a refresh token for a new pair; the old one is good no longer. Presenting a used one ends the session,
 // because one of the two who have it stole it (RFC 9700 §4.14.2). Errors: [ErrInvalidToken], [ErrTokenExpired],
-// [ErrTokenRevoked].
+// [ErrTokenRevoked], [ErrInactive].
 func (a *Auth) Refresh(ctx context.Context, token string) (Tokens, error) {
 	c, err := a.tokens.verify(ctx, token, refreshType)
 	if err != nil {
@@ -113,12 +113,15 @@ func (a *Auth) Refresh(ctx context.Context, token string) (Tokens, error) {
 	next := uuid.NewString()
 	tag, err := a.pool.Exec(ctx, `
 		update auth.sessions set refresh_id = $3, expires_at = $4, refreshed_at = $5
-		where id = $1 and refresh_id = $2 and ended_at is null and expires_at > $5`, c.Session, c.ID, next, a.now().Add(RefreshLife), a.now())
+		where id = $1 and refresh_id = $2 and ended_at is null and expires_at > $5 and not exists (select from auth.inactive where user_id = sessions.user_id)`, c.Session, c.ID, next, a.now().Add(RefreshLife), a.now())
 	if err != nil {
 		return Tokens{}, fmt.Errorf("auth: refresh a session: %w", err)
 	}
 	if tag.RowsAffected() == 1 {
 		return a.tokens.pair(ctx, c.Subject, c.Session, next)
+	}
+	if err := a.active(ctx, c.Subject); err != nil {
+		return Tokens{}, err
 	}
 	if err := a.EndSession(ctx, c.Session); err != nil {
 		return Tokens{}, err
@@ -149,7 +152,8 @@ func (a *Auth) Authenticate(ctx context.Context, bearer string) (Principal, erro
 
 func (a *Auth) principal(ctx context.Context, c *claims) (Principal, error) {
 	var going bool
-	err := a.pool.QueryRow(ctx, `select ended_at is null from auth.sessions where id = $1 and user_id = $2`, c.Session, c.Subject).Scan(&going)
+	err := a.pool.QueryRow(ctx, `select ended_at is null and not exists (select from auth.inactive where user_id = $2) from auth.sessions
+		where id = $1 and user_id = $2`, c.Session, c.Subject).Scan(&going)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Principal{}, fmt.Errorf("auth: look up a session: %w", err)
 	}

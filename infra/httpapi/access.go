@@ -272,12 +272,12 @@ func (s *Server) membership(ctx context.Context, by auth.Principal, tenant strin
 	return found[0], nil
 }
 
-// Memberships lists the user's tenants that can be used, newest membership first, and how far the directory is. minPosition is as
-// in [Server.Read].
-func (s *Server) Memberships(ctx context.Context, user string, minPosition uint64) ([]Membership, Settled, error) {
+// Memberships lists the user's tenants that can be used, or those that were deleted, newest membership first, and how far the directory is.
+// minPosition is as in [Server.Read].
+func (s *Server) Memberships(ctx context.Context, user string, active bool, minPosition uint64) ([]Membership, Settled, error) {
 	out := []Membership{}
 	at, err := s.Read(ctx, Directory(), minPosition, func(tx readmodel.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` order by m.joined_at desc, t.id`, schema), user, false)
+		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and t.is_active <> $2 order by m.joined_at desc, t.id`, schema), user, !active)
 		if err != nil {
 			return err
 		}

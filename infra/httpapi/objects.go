@@ -50,6 +50,19 @@ type Membership struct {
 	JoinedAt Time   `json:"joined_at"`
 }
 
+// Invitation is an invitation as the tenant's admins see it.
+type Invitation struct {
+	ID         string `json:"id" format:"uuid" doc:"The same for an address that the tenant invites anew."`
+	TenantID   string `json:"tenant_id" format:"uuid"`
+	Email      string `json:"email" doc:"Whether it has an account is not told."`
+	Role       string `json:"role" enum:"admin,user,viewer"`
+	State      string `json:"state" enum:"open,expired,accepted,declined,revoked"`
+	InvitedBy  string `json:"invited_by" format:"uuid" doc:"Who invited, or had it sent again, last."`
+	InvitedAt  Time   `json:"invited_at"`
+	ExpiresAt  Time   `json:"expires_at"`
+	AnsweredAt *Time  `json:"answered_at,omitempty" doc:"When it was accepted, declined or revoked."`
+}
+
 // APIKey is a machine's key, without the key itself.
 type APIKey struct {
 	ID         string `json:"id" format:"uuid" doc:"Stands for the machine wherever a user's id stands for a person."`

@@ -19,7 +19,7 @@ const (
 	UserUp                           // a member who may write
 	OwnerUp                          // a member who may write, to what the member uploaded; an admin to everything
 	AdminOnly                        // a member who administers the tenant
-	AdminPerson                      // the same, and no API key: a key makes no keys
+	AdminPerson                      // the same, and no API key: a key makes no keys and invites nobody
 	AdminOfDeleted                   // an admin, and the tenant may be deleted
 )
 
@@ -94,13 +94,21 @@ var Policy = []Rule{
 	{"GET", "/api/users/me", SignedIn, "", 0},
 	{"PUT", "/api/users/me", SignedIn, "", 0},
 	{"GET", "/api/users/me/tenants", SignedIn, "", 0},
+	{"GET", "/api/users/me/invitations", SignedIn, "", 0},
+	{"POST", "/api/users/me/invitations/{invitation_id}/accept", SignedIn, "", 0},
+	{"POST", "/api/users/me/invitations/{invitation_id}/decline", SignedIn, "", 0},
 	{"GET", "/api/users/health", Anyone, "", 0},
+
+	{"POST", "/api/invitations/accept", SignedIn, "", 0},
+	{"POST", "/api/invitations/decline", Anyone, "", 0}, // the link is the right to
 
 	{"GET", "/api/platform/projections", PlatformAdmin, "", 2 * time.Minute}, // asks the databases of all tenants
 	{"POST", "/api/platform/projections/{projection}/pause", PlatformAdmin, "", 0},
 	{"POST", "/api/platform/projections/{projection}/resume", PlatformAdmin, "", 0},
 	{"POST", "/api/platform/projections/{projection}/retry", PlatformAdmin, "", 0},
 	{"POST", "/api/platform/projections/{projection}/skip", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/users/{user_id}/deactivate", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/users/{user_id}/activate", PlatformAdmin, "", 0},
 
 	{"GET", "/api/tenants", SignedIn, "", 0},
 	{"POST", "/api/tenants", SignedIn, "", time.Minute}, // makes a database
@@ -116,6 +124,10 @@ var Policy = []Rule{
 	{"POST", "/api/tenants/{tenant_id}/users", AdminOnly, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}/users/{user_id}", AdminOnly, "", 0},
 	{"DELETE", "/api/tenants/{tenant_id}/users/{user_id}", AdminOnly, "", 0},
+	{"GET", "/api/tenants/{tenant_id}/invitations", AdminOnly, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/invitations", AdminPerson, "", 0},
+	{"POST", "/api/tenants/{tenant_id}/invitations/{invitation_id}/resend", AdminPerson, "", 0},
+	{"DELETE", "/api/tenants/{tenant_id}/invitations/{invitation_id}", AdminOnly, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/audit", ViewerUp, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}/tsa/enable", AdminOnly, "", 0},
 	{"PUT", "/api/tenants/{tenant_id}/tsa/disable", AdminOnly, "", 0},

@@ -1,4 +1,5 @@
-// Package directory is the read model of the control plane: users, tenants, memberships and the platform's administrators, in the platform's database.
+// Package directory is the read model of the control plane: users, tenants, memberships, invitations and the
+// platform's administrators, in the platform's database.
 package directory
 
 import (
@@ -7,6 +8,7 @@ import (
 	"time"
 
 	"github.com/factum-platform/factum/domain/administrator"
+	"github.com/factum-platform/factum/domain/invitation"
 	"github.com/factum-platform/factum/domain/membership"
 	"github.com/factum-platform/factum/domain/tenant"
 	"github.com/factum-platform/factum/domain/timestamping"
@@ -27,9 +29,10 @@ func Projection() runner.Projection {
 	return runner.Projection{
 		Name: "directory", Version: 2, Home: runner.PlatformHome, DDL: schema, Indexes: indexes,
 		Types: []string{
-			"user.registered", "user.email_verified", "user.renamed",
+			"user.registered", "user.email_verified", "user.renamed", "user.deactivated", "user.activated",
 			"tenant.created", "tenant.provisioned", "tenant.renamed", "tenant.preconditions_set", "tenant.deleted", "tenant.restored",
 			"membership.granted", "membership.role_changed", "membership.removed", "administrator.granted", "administrator.revoked",
+			"invitation.issued", "invitation.resent", "invitation.accepted", "invitation.declined", "invitation.revoked",
 			"timestamping.enabled", "timestamping.disabled",
 		},
 		Apply: apply,
@@ -47,6 +50,10 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 	case user.Renamed:
 		w.Exec(`update `+w.Table("users")+` set first_name = $2, last_name = $3, updated_at = $4, version = $5 where id = $1`,
 			f.UserID, f.FirstName.Reveal(), f.LastName.Reveal(), f.At, version)
+	case user.Deactivated:
+		inUse(w, f.UserID, false, f.At, version)
+	case user.Activated:
+		inUse(w, f.UserID, true, f.At, version)
 	case tenant.Created:
 		// The log's id is the tenant's without dashes; a policy that came first has made the row under it.
 		w.Exec(`insert into `+w.Table("tenants")+` as t (id, name, database_name, provisioned, is_active, tsa_enabled, created_by, created_at, updated_at, version)
@@ -74,6 +81,19 @@ func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
 	case membership.Removed:
 		w.Exec(`delete from `+w.Table("memberships")+` where tenant_id = $1 and user_id = $2`, f.TenantID, f.UserID)
 		membersAt(w, f.TenantID, version)
+	case invitation.Issued:
+		w.Exec(`insert into `+w.Table("invitations")+` (id, tenant_id, email, role, state, invited_by, invited_at, expires_at, answered_at) values ($1, $2, $3, $4, 'open', $5, $6, $7, null)
+			on conflict (id) do update set email = excluded.email, role = excluded.role, state = excluded.state, invited_by = excluded.invited_by,
+				invited_at = excluded.invited_at, expires_at = excluded.expires_at, answered_at = null`,
+			f.InvitationID, f.TenantID, f.Email.Reveal(), f.Role, f.InvitedBy, f.At, f.ExpiresAt)
+	case invitation.Resent:
+		w.Exec(`update `+w.Table("invitations")+` set invited_by = $2, expires_at = $3 where id = $1`, f.InvitationID, f.ResentBy, f.ExpiresAt)
+	case invitation.Accepted:
+		answered(w, f.InvitationID, "accepted", f.At)
+	case invitation.Declined:
+		answered(w, f.InvitationID, "declined", f.At)
+	case invitation.Revoked:
+		answered(w, f.InvitationID, "revoked", f.At)
 	case administrator.Granted:
 		w.Exec(`insert into `+w.Table("administrators")+` (user_id, since) values ($1, $2) on conflict (user_id) do nothing`, f.UserID, f.At)
 	case administrator.Revoked:
@@ -97,6 +117,15 @@ func active(w *runner.Writes, tenantID string, is bool, at time.Time, version in
 func membersAt(w *runner.Writes, tenantID string, version int64) {
 	w.Exec(`insert into `+w.Table("member_lists")+` (tenant_id, version) values ($1, $2)
 		on conflict (tenant_id) do update set version = excluded.version`, tenantID, version)
+}
+
+// inUse shows an account to fellow members, or hides it.
+func inUse(w *runner.Writes, userID string, is bool, at time.Time, version int64) {
+	w.Exec(`update `+w.Table("users")+` set is_active = $2, updated_at = $3, version = $4 where id = $1`, userID, is, at, version)
+}
+
+func answered(w *runner.Writes, invitationID, how string, at time.Time) {
+	w.Exec(`update `+w.Table("invitations")+` set state = $2, answered_at = $3 where id = $1`, invitationID, how, at)
 }
 
 // nobody stands for the creator of a tenant whose creation has not been met yet.

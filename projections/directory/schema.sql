@@ -1,4 +1,4 @@
--- Read model of the control plane: users, tenants, memberships and administrators. Readers find it as <schema>.users and so on.
+-- Read model of the control plane: users, tenants, memberships, invitations and administrators. Readers find it as <schema>.users and so on.
 create table users (
   id uuid primary key,
   email text not null,
@@ -38,4 +38,15 @@ create table member_lists (             -- a tenant's members are one stream
 create table administrators (           -- of the platform; a tenant's admins are memberships
   user_id uuid primary key,
   since timestamptz not null
+);
+create table invitations (              -- of addresses to tenants; who has an account and who has not looks alike
+  id uuid primary key,
+  tenant_id uuid not null,
+  email text not null,
+  role text not null,                  -- admin, user, viewer
+  state text not null,                 -- open, accepted, declined, revoked; an open one may have expired
+  invited_by uuid not null,
+  invited_at timestamptz not null,
+  expires_at timestamptz not null,
+  answered_at timestamptz              -- null while it is open
 );

@@ -31,12 +31,13 @@ type Reporter interface {
 	RecordTimestamp(ctx context.Context, in commands.StampOutcome) error
 	RecordTimestampFailure(ctx context.Context, in commands.FailedAttempt) error
 	WelcomeUser(ctx context.Context, userID string) error
+	MailInvitation(ctx context.Context, invitationID string) error
 	SendAskedLink(ctx context.Context, purpose auth.Purpose, loginKey string) error
 }
 
 // Sagas lists the sagas for the runner. queue may be one that only inserts.
 func Sagas(queue Queue) []runner.Projection {
-	return []runner.Projection{Projection(stamping(), queue), Projection(welcoming(), queue)}
+	return []runner.Projection{Projection(stamping(), queue), Projection(welcoming(), queue), Projection(inviting(), queue)}
 }
 
 // stampState is what the saga remembers of a file whose time-stamp is under way.

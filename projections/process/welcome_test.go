@@ -53,7 +53,7 @@ func (w *world) runMails() *Outbox {
 		w.t.Fatal(err)
 	}
 	r, err := runner.New(runner.Config{
-		Store: w.store, Codec: w.codec, Projections: []runner.Projection{Projection(welcoming(), worker.lane.queue)}, Logger: log,
+		Store: w.store, Codec: w.codec, Projections: []runner.Projection{Projection(welcoming(), worker.lane.queue), Projection(inviting(), worker.lane.queue)}, Logger: log,
 		Pool:    func(context.Context, string) (*pgxpool.Pool, error) { return w.pool, nil },
 		Tenants: func(context.Context) ([]string, error) { return nil, nil },
 	})
@@ -170,5 +170,49 @@ func TestMailsThatAreAskedFor(t *testing.T) {
 	page, err := w.store.Tenant(eventstore.PlatformTenant).Page(t.Context(), 0, 10)
 	if err != nil || len(page.Events) != 1 {
 		t.Fatal(fmt.Sprint(len(page.Events)), err)
+	}
+}
+
+// TestAnInvitationIsMailedWheneverItIsAskedFor: one that was revoked before the mail went out is not mailed, and jobs hold no address.
+func TestAnInvitationIsMailedWheneverItIsAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	by := func() commands.Caller {
+		return commands.Caller{UserID: uuid.NewString(), Command: uuid.NewString(), At: time.Now()}
+	}
+	made, _, err := w.commands.CreateTenant(t.Context(), by(), "North Mill")
+	if err != nil {
+		t.Fatal(err)
+	}
+	invite := func(email string) commands.Invitation {
+		t.Helper()
+		i, _, err := w.commands.Invite(t.Context(), by(), made.ID, email, "user")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	kept, revoked := invite("noor@plant.example"), invite("olga@plant.example")
+	if _, err := w.commands.RevokeInvitation(t.Context(), by(), made.ID, revoked.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.runMails()
+	took := w.awaitMails(1)
+	if len(took) != 1 || took[0].To != "noor@plant.example" || !strings.HasPrefix(took[0].Link, "http://factum.example/account#invite=") || !strings.Contains(took[0].Text, took[0].Link) ||
+		!strings.Contains(took[0].Text, `"North Mill" at Factum, in the role user`) || strings.Contains(took[0].Text, "%!") {
+		t.Fatalf("%d mails: %+v", len(took), took)
+	}
+	if _, _, err := w.commands.ResendInvitation(t.Context(), by(), made.ID, kept.ID); err != nil {
+		t.Fatal(err)
+	}
+	if took = w.awaitMails(2); len(took) != 2 || took[1].To != "noor@plant.example" || took[1].Link == took[0].Link {
+		t.Fatalf("%d mails", len(took))
+	}
+	var args string
+	if err := w.pool.QueryRow(t.Context(), `select coalesce(string_agg(args::text, ' '), '') from river.river_job`).Scan(&args); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(args, "noor") || strings.Contains(args, "plant.example") {
+		t.Errorf("jobs hold personal data: %s", args)
 	}
 }

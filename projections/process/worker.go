@@ -54,6 +54,7 @@ func NewWorker(d Deps) (*Worker, error) {
 	err = errors.Join(
 		river.AddWorkerSafely(workers, stamps),
 		river.AddWorkerSafely(workers, &welcomeWorker{lane: l, d: d}),
+		river.AddWorkerSafely(workers, &invitationWorker{lane: l, d: d}),
 		river.AddWorkerSafely(workers, &linkWorker{d: d}),
 	)
 	if err != nil {

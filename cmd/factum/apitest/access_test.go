@@ -24,8 +24,8 @@ func (w *world) restore(tenant string, p person) {
 // TestEveryRouteAsksForWhatThePolicySays calls every route as everybody: the answer must be the refusal, or anything but one.
 func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 	w := newWorld(t)
-	admin, user, viewer, stranger := w.person("Admin"), w.person("User"), w.person("Viewer"), w.person("Stranger")
-	operator := w.person("Operator")
+	admin, user, viewer, stranger := w.verified(w.person("Admin")), w.verified(w.person("User")), w.verified(w.person("Viewer")), w.verified(w.person("Stranger"))
+	operator := w.verified(w.person("Operator"))
 	w.administers(operator)
 	tenant := w.tenant(admin, "A")
 	w.tenant(stranger, "B")
@@ -61,7 +61,7 @@ func TestEveryRouteAsksForWhatThePolicySays(t *testing.T) {
 		if rule.Path == "/metrics" || strings.HasPrefix(rule.Path, "/api/docs") || strings.HasPrefix(rule.Path, "/account") || rule.Path == "/api/auth/refresh" || strings.HasPrefix(rule.Path, "/api/auth/logout") {
 			continue // logout would end the sessions; TestSessions has these
 		}
-		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{user_id}", unknown, "{session_id}", unknown, "{api_key_id}", unknown, "{projection}", "documents").Replace(rule.Path)
+		path := strings.NewReplacer("{tenant_id}", tenant, "{document_id}", unknown, "{file_id}", unknown, "{user_id}", unknown, "{session_id}", unknown, "{api_key_id}", unknown, "{invitation_id}", unknown, "{projection}", "documents").Replace(rule.Path)
 		flat := strings.HasPrefix(rule.Path, "/api/auth/") // and so are its codes
 		for _, c := range callers {
 			a := w.call(rule.Method, path, c.token, nil)

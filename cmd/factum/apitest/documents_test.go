@@ -110,7 +110,7 @@ func TestR20ToR27Documents(t *testing.T) {
 		w.problem(w.call(method, base+"/"+id, mina.token, nil), 404, "NOT_FOUND")
 	}
 	w.problem(w.call("PUT", base+"/"+id, mina.token, map[string]any{"filename": "x"}), 404, "NOT_FOUND")
-	w.fields(w.want(w.call("GET", base+"/health", "", nil), 200), "", "status", "blueprint", "tenant_id")
+	w.fields(w.want(w.call("GET", base+"/health", "", nil), 200), "data", "status", "blueprint", "tenant_id")
 }
 
 func TestMetadataAreMergedAndFound(t *testing.T) {

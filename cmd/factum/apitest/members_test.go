@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// fields asserts that the object at the path, or the whole answer, has exactly these fields.
+// fields asserts that the object at the path, or the whole answer, has exactly these fields, each of the type that [kinds] says.
 func (w *world) fields(a answer, path string, want ...string) {
 	w.t.Helper()
 	object := a.json
@@ -16,8 +16,18 @@ func (w *world) fields(a answer, path string, want ...string) {
 		object, _ = a.at(path).(map[string]any)
 	}
 	for _, name := range want {
-		if _, ok := object[name]; !ok {
+		value, ok := object[name]
+		if !ok {
 			w.t.Errorf("%s %s: %s has no %s: %s", a.Request.Method, a.Request.URL.Path, path, name, a.body)
+			continue
+		}
+		kind, known := kinds[name]
+		if !known {
+			w.t.Errorf("kinds does not say what %s is", name)
+			continue
+		}
+		if !kind(value) {
+			w.t.Errorf("%s %s: %s.%s is %v", a.Request.Method, a.Request.URL.Path, path, name, value)
 		}
 	}
 	if len(object) != len(want) {
