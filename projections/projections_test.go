@@ -139,7 +139,7 @@ func (w *world) project(p runner.Projection, logs ...eventstore.TenantID) {
 func (w *world) rows(projection, sql string) string {
 	w.t.Helper()
 	var out []string
-	err := readmodel.Read(w.t.Context(), w.pool, projection, func(tx pgx.Tx, schema string) error {
+	_, err := readmodel.Read(w.t.Context(), w.pool, projection, "", 0, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(w.t.Context(), strings.ReplaceAll(sql, "$.", schema+"."))
 		if err != nil {
 			return err

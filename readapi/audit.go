@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
-	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) audit(api huma.API) {
@@ -45,23 +44,22 @@ func (r routes) auditTrail(ctx context.Context, in *auditQuery) (*httpapi.Answer
 	if in.Order == "newest" {
 		direction = "desc"
 	}
-	at, err := r.Server.Read(ctx, httpapi.Audit(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) error {
-		var total int
-		if err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from %s.entries`, schema)).Scan(&total); err != nil {
+	at, err := r.Server.ReadBatch(ctx, httpapi.Audit(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {
+		b.Queue(fmt.Sprintf(`select count(*) from %s.entries`, schema)).QueryRow(func(row pgx.Row) error {
+			var total int
+			err := row.Scan(&total)
+			out.Pagination = in.Of(total)
 			return err
-		}
-		rows, err := tx.Query(ctx, fmt.Sprintf(`select position, event_id::text, at, at, actor, type, kind || '-' || stream_id, version, summary
-			from %s.entries order by position %s limit $1 offset $2`, schema, direction), in.PerPage, in.Offset())
-		if err != nil {
-			return err
-		}
-		out.Pagination = in.Of(total)
-		out.Entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auditEntry, error) {
-			var e auditEntry
-			err := row.Scan(&e.Position, &e.EventID, &e.At, &e.Time, &e.Actor, &e.Type, &e.Stream, &e.Version, &e.Summary)
-			return e, err
 		})
-		return err
+		b.Queue(fmt.Sprintf(`select position, event_id::text, at, at, actor, type, kind || '-' || stream_id, version, summary
+			from %s.entries order by position %s limit $1 offset $2`, schema, direction), in.PerPage, in.Offset()).Query(func(rows pgx.Rows) (err error) {
+			out.Entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auditEntry, error) {
+				var e auditEntry
+				err := row.Scan(&e.Position, &e.EventID, &e.At, &e.Time, &e.Actor, &e.Type, &e.Stream, &e.Version, &e.Summary)
+				return e, err
+			})
+			return err
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: audit trail: %w", err)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/factum-platform/factum/infra/fulltext"
 	"github.com/factum-platform/factum/infra/httpapi"
-	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 type documentQuery struct {
@@ -100,13 +99,12 @@ func (r routes) listDocuments(ctx context.Context, in *documentQuery) (*httpapi.
 		return nil, err
 	}
 	var out documentPage
-	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) (err error) {
-		out.Documents, out.Pagination, err = read(ctx, tx, schema, l, scanDocument, func(d httpapi.Document) (value, id string) {
+	at, err := r.Server.ReadBatch(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {
+		read(b, schema, l, scanDocument, func(d httpapi.Document) (value, id string) {
 			return map[string]string{
 				"created_at": d.CreatedAt.String(), "updated_at": d.UpdatedAt.String(), "filename": d.Filename, "mime_type": d.MimeType,
 			}[l.column], d.ID
-		})
-		return err
+		}, &out.Documents, &out.Pagination)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: list documents: %w", err)

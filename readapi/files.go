@@ -186,31 +186,28 @@ func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[f
 		return nil, err
 	}
 	out := filePage{Files: []fileFull{}}
-	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) error {
-		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*), coalesce(sum(file_size), 0)::bigint, count(*) filter (where document_count = 0),
-			coalesce(sum(file_size) filter (where document_count = 0), 0)::bigint from %s.files`, schema)).
-			Scan(&out.Stats.TotalFiles, &out.Stats.StorageBytes, &out.Stats.Orphaned, &out.Stats.OrphanBytes)
-		if err != nil {
-			return err
-		}
-		var files []storedFile
-		files, out.Pagination, err = read(ctx, tx, schema, l, scanFile, func(f storedFile) (value, id string) {
+	var files []storedFile
+	at, err := r.Server.ReadBatch(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {
+		b.Queue(fmt.Sprintf(`select count(*), coalesce(sum(file_size), 0)::bigint, count(*) filter (where document_count = 0),
+			coalesce(sum(file_size) filter (where document_count = 0), 0)::bigint from %s.files`, schema)).QueryRow(func(row pgx.Row) error {
+			return row.Scan(&out.Stats.TotalFiles, &out.Stats.StorageBytes, &out.Stats.Orphaned, &out.Stats.OrphanBytes)
+		})
+		read(b, schema, l, scanFile, func(f storedFile) (value, id string) {
 			if l.column == "file_size" {
 				return strconv.FormatInt(f.basic.FileSize, 10), f.basic.ID
 			}
 			return f.basic.CreatedAt.String(), f.basic.ID
-		})
-		out.Files = make([]fileFull, len(files))
-		for i, f := range files {
-			out.Files[i].FileBasic = f.basic
-			if in.IncludeStats == "true" {
-				out.Files[i].FileMore = &f.more
-			}
-		}
-		return err
+		}, &files, &out.Pagination)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: list files: %w", err)
+	}
+	for _, f := range files {
+		full := fileFull{FileBasic: f.basic}
+		if in.IncludeStats == "true" {
+			full.FileMore = &f.more
+		}
+		out.Files = append(out.Files, full)
 	}
 	out.Stats.StorageMB = math.Round(float64(out.Stats.StorageBytes)/(1<<20)*100) / 100
 	return httpapi.Answered(at, "The files.", out), nil

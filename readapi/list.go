@@ -1,10 +1,8 @@
 package readapi
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -14,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
-	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 // ListPage selects a part of a list by number, as the original does, or by where the part before ended: that costs the same however far
@@ -107,14 +104,19 @@ func (l *list) created(p Period) {
 	}
 }
 
-// read counts the rows and reads those of the part. last says what a cursor keeps of a row: the text of the column that is sorted by, and the id.
-func read[R any](ctx context.Context, tx readmodel.Tx, schema string, l *list, scan func(pgx.CollectableRow) (row R, err error), last func(R) (value, id string)) ([]R, httpapi.Pagination, error) {
+// read queues what counts the rows and reads those of the part into out. last says what a cursor keeps of a row: the text of the column that
+// is sorted by, and the id.
+func read[R any](b *pgx.Batch, schema string, l *list, scan func(pgx.CollectableRow) (row R, err error), last func(R) (value, id string), out *[]R, pagination *httpapi.Pagination) {
 	where, args := "true", append([]any(nil), l.args...)
 	if len(l.conditions) > 0 {
 		where = strings.Join(l.conditions, " and ")
 	}
-	var both pgx.Batch // one round trip for the two
-	both.Queue(fmt.Sprintf(`select count(*) from %s.%s %s where %s`, schema, l.table, l.as, where), args...)
+	b.Queue(fmt.Sprintf(`select count(*) from %s.%s %s where %s`, schema, l.table, l.as, where), args...).QueryRow(func(row pgx.Row) error {
+		var total int
+		err := row.Scan(&total)
+		*pagination = l.page.Of(total)
+		return err
+	})
 	direction, sign, offset := "", ">", l.page.Offset()
 	if l.descending {
 		direction, sign = " desc", "<"
@@ -125,32 +127,20 @@ func read[R any](ctx context.Context, tx readmodel.Tx, schema string, l *list, s
 		offset = 0
 	}
 	// One row more than asked for says whether another part follows.
-	both.Queue(fmt.Sprintf(`select %[1]s from %[2]s.%[3]s %[4]s where %[5]s order by %[4]s.%[6]s%[7]s, %[4]s.id%[7]s limit %[8]d offset %[9]d`,
-		l.columns, schema, l.table, l.as, where, l.column, direction, l.page.PerPage+1, offset), args...)
-	results := tx.SendBatch(ctx, &both)
-	var total int
-	var out []R
-	err := results.QueryRow().Scan(&total)
-	if err == nil {
-		var rows pgx.Rows
-		if rows, err = results.Query(); err == nil {
-			out, err = pgx.CollectRows(rows, scan)
+	b.Queue(fmt.Sprintf(`select %[1]s from %[2]s.%[3]s %[4]s where %[5]s order by %[4]s.%[6]s%[7]s, %[4]s.id%[7]s limit %[8]d offset %[9]d`,
+		l.columns, schema, l.table, l.as, where, l.column, direction, l.page.PerPage+1, offset), args...).Query(func(rows pgx.Rows) (err error) {
+		if *out, err = pgx.CollectRows(rows, scan); err != nil || len(*out) <= l.page.PerPage {
+			return err
 		}
-	}
-	if err = errors.Join(err, results.Close()); err != nil {
-		return nil, httpapi.Pagination{}, err
-	}
-	pagination := l.page.Of(total)
-	if len(out) > l.page.PerPage {
-		out = out[:l.page.PerPage]
-		value, id := last(out[len(out)-1])
+		*out = (*out)[:l.page.PerPage]
+		value, id := last((*out)[len(*out)-1])
 		raw, err := json.Marshal(cursor{l.sort, value, id, l.page.Page + 1})
 		if err != nil {
-			return nil, pagination, fmt.Errorf("readapi: write a cursor: %w", err)
+			return fmt.Errorf("readapi: write a cursor: %w", err)
 		}
 		pagination.NextCursor = base64.RawURLEncoding.EncodeToString(raw)
-	}
-	return out, pagination, nil
+		return nil
+	})
 }
 
 // plain tells whether PostgreSQL can take the text.

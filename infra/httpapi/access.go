@@ -255,13 +255,11 @@ func (s *Server) membership(ctx context.Context, by auth.Principal, tenant strin
 		query, who = machineColumns+` and t.id = $3`, by.Role
 	}
 	var found []Membership
-	_, err := s.Read(ctx, Directory(), 0, func(tx readmodel.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(query, schema), who, deletedToo, tenant)
-		if err != nil {
+	_, err := s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
+		b.Queue(fmt.Sprintf(query, schema), who, deletedToo, tenant).Query(func(rows pgx.Rows) (err error) {
+			found, err = pgx.CollectRows(rows, scanMembership)
 			return err
-		}
-		found, err = pgx.CollectRows(rows, scanMembership)
-		return err
+		})
 	})
 	if err != nil {
 		return Membership{}, fmt.Errorf("httpapi: look up a membership: %w", err)

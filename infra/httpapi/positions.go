@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -57,6 +58,20 @@ func (s *Server) pool(ctx context.Context, m Model) (*pgxpool.Pool, error) {
 // far the model is. With minPosition it waits at most 2 s for the model to be that far, then answers 503. fn may be called
 // again: when the generation that it read was dropped meanwhile, and when the connection was lost.
 func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(tx readmodel.Tx, schema string) error) (Settled, error) {
+	return s.read(ctx, m, minPosition, func(pool *pgxpool.Pool) (uint64, error) {
+		return readmodel.Read(ctx, pool, m.projection, m.log, minPosition, fn)
+	})
+}
+
+// ReadBatch is [Server.Read] for statements that do not depend on each other's answers; they cost one round trip. queue may be called again,
+// as fn there, and puts the statements into the batch together with what is to be done with the answers.
+func (s *Server) ReadBatch(ctx context.Context, m Model, minPosition uint64, queue func(b *pgx.Batch, schema string)) (Settled, error) {
+	return s.read(ctx, m, minPosition, func(pool *pgxpool.Pool) (uint64, error) {
+		return s.guesses.ReadBatch(ctx, pool, m.projection, m.log, minPosition, queue)
+	})
+}
+
+func (s *Server) read(ctx context.Context, m Model, minPosition uint64, once func(*pgxpool.Pool) (uint64, error)) (Settled, error) {
 	pool, err := s.pool(ctx, m)
 	if err != nil {
 		return Settled{}, err
@@ -65,7 +80,7 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 	defer cancel()
 	waited := false
 	for failed := 0; ; {
-		at, err := readmodel.Read(ctx, pool, m.projection, m.log, minPosition, fn)
+		at, err := once(pool)
 		behind := errors.Is(err, readmodel.ErrBehind)
 		if behind && !waited {
 			if err = s.c.Waiter.Wait(patience, pool, m.projection, m.log, minPosition); err == nil {

@@ -80,6 +80,7 @@ type Server struct {
 	stop    context.CancelFunc
 	docs    documents
 	refused sync.Map // by tenant, the tenants.SchemaError that was logged last
+	guesses readmodel.Guesses
 }
 
 // New returns a server with the routes that are not about data: /, /health, the documentation, /metrics; see [Config.ProbesOnly].

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,6 +50,10 @@ type Tx interface {
 // round trips beside those of fn. Errors: [ErrNotBuilt]; [ErrBehind] when the generation has not applied the log up to atLeast, in both
 // cases without a call of fn; what fn answered, or the database's.
 func Read(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, fn func(tx Tx, schema string) error) (at uint64, err error) {
+	return read(ctx, pool, projection, tenant, atLeast, func(tx Tx, generation int) error { return fn(tx, Schema(projection, generation)) })
+}
+
+func read(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, fn func(tx Tx, generation int) error) (at uint64, err error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return 0, err
@@ -66,26 +71,81 @@ func Read(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, at
 			err = failed
 		}
 	}()
-	var generation int
 	var begin pgx.Batch
-	begin.Queue("begin isolation level repeatable read read only")
-	begin.Queue(`select l.generation, coalesce(c.position, 0) from proj.live l
+	queueBegin(&begin, projection, tenant)
+	results := conn.SendBatch(ctx, &begin)
+	generation, at, err := begun(results, projection, atLeast)
+	if err = errors.Join(err, results.Close()); err != nil {
+		return at, err
+	}
+	return at, fn(conn, generation)
+}
+
+// queueBegin begins the transaction of a read and asks for the live generation and its position.
+func queueBegin(b *pgx.Batch, projection, tenant string) {
+	b.Queue("begin isolation level repeatable read read only")
+	b.Queue(`select l.generation, coalesce(c.position, 0) from proj.live l
 		left join proj.checkpoint c on c.projection = l.projection and c.generation = l.generation and c.tenant = $2
 		where l.projection = $1`, projection, tenant)
-	results := conn.SendBatch(ctx, &begin)
+}
+
+// begun reads the answers to queueBegin.
+func begun(results pgx.BatchResults, projection string, atLeast uint64) (generation int, at uint64, err error) {
 	if _, err = results.Exec(); err == nil {
 		err = results.QueryRow().Scan(&generation, &at)
 	}
-	err = errors.Join(err, results.Close())
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return 0, fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
+		return 0, 0, fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
 	case err != nil:
-		return 0, fmt.Errorf("readmodel: which generation of %s is live: %w", projection, err)
+		return 0, 0, fmt.Errorf("readmodel: which generation of %s is live: %w", projection, err)
 	case at < atLeast:
-		return at, fmt.Errorf("readmodel: %s: %w", projection, ErrBehind)
+		return generation, at, fmt.Errorf("readmodel: %s: %w", projection, ErrBehind)
 	}
-	return at, fn(conn, Schema(projection, generation))
+	return generation, at, nil
+}
+
+// Guesses remembers which generations were live when they were read last. The zero value is ready; it is safe for concurrent use and grows with
+// the number of databases and projections that are read.
+type Guesses struct{ live sync.Map } // of guess, the generation
+
+type guess struct{ projection, tenant string }
+
+// ReadBatch is [Read] for statements that do not depend on each other's answers: queue is given a batch to put them in, with what is to be
+// done with the answers, and all is one round trip. It guesses the live generation from the last read. When the guess was wrong nothing
+// is done with the answers, and queue is called again with the right schema, so it must be callable more than once.
+func (g *Guesses) ReadBatch(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, queue func(b *pgx.Batch, schema string)) (at uint64, err error) {
+	key := guess{projection, tenant}
+	if known, ok := g.live.Load(key); ok {
+		at, right, err := g.readAs(ctx, pool, key, known.(int), atLeast, queue)
+		if right || err != nil && !Passing(err) || ctx.Err() != nil {
+			return at, err
+		}
+		g.live.Delete(key)
+	}
+	return read(ctx, pool, projection, tenant, atLeast, func(tx Tx, generation int) error {
+		g.live.Store(key, generation)
+		var b pgx.Batch
+		queue(&b, Schema(projection, generation))
+		return tx.SendBatch(ctx, &b).Close()
+	})
+}
+
+// readAs is ReadBatch with the generation that is believed to be live; right tells whether it is.
+func (g *Guesses) readAs(ctx context.Context, pool *pgxpool.Pool, key guess, believed int, atLeast uint64, queue func(b *pgx.Batch, schema string)) (at uint64, right bool, err error) {
+	var b pgx.Batch
+	queueBegin(&b, key.projection, key.tenant)
+	queue(&b, Schema(key.projection, believed))
+	b.Queue("commit")
+	results := pool.SendBatch(ctx, &b)
+	generation, at, err := begun(results, key.projection, atLeast)
+	if err == nil && generation == believed {
+		return at, true, results.Close()
+	}
+	for _, q := range b.QueuedQueries {
+		q.Fn = nil // the answers are another generation's
+	}
+	return at, false, errors.Join(err, results.Close())
 }
 
 // left are the codes with which a database refuses a tenant that lives elsewhere now: nobody may connect, it was dropped, or the role has another

@@ -3,10 +3,12 @@ package readmodel
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/fstest"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/factum-platform/factum/infra/notify"
@@ -176,5 +178,61 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	}
 	if len(moves.waiting) != 0 {
 		t.Fatal("the waiter was not forgotten")
+	}
+}
+
+// TestABatchIsAnsweredByTheLiveGeneration promotes, drops and goes behind what was read before.
+func TestABatchIsAnsweredByTheLiveGeneration(t *testing.T) {
+	pool := open(t)
+	var guesses Guesses
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`create schema things_g1; create table things_g1.t as select 1 as n; create schema things_g2; create table things_g2.t as select 2 as n`)
+	read := func(atLeast uint64) (answers []int, at uint64, err error) {
+		at, err = guesses.ReadBatch(t.Context(), pool, "things", "t1", atLeast, func(b *pgx.Batch, schema string) {
+			for range 2 {
+				b.Queue(`select n from ` + schema + `.t`).QueryRow(func(row pgx.Row) error {
+					var n int
+					err := row.Scan(&n)
+					answers = append(answers, n)
+					return err
+				})
+			}
+		})
+		return answers, at, err
+	}
+	wants := func(when string, answer int, position uint64) {
+		t.Helper()
+		got, at, err := read(0)
+		if err != nil || at != position || !slices.Equal(got, []int{answer, answer}) {
+			t.Errorf("%s: %v at %d, %v; want twice %d at %d", when, got, at, err, answer, position)
+		}
+	}
+	wants("first", 1, 5)
+	wants("guessed", 1, 5)
+	exec(`update proj.live set generation = 2`)
+	wants("promoted", 2, 9)
+	wants("guessed anew", 2, 9)
+	exec(`update proj.live set generation = 1; drop schema things_g2 cascade`)
+	wants("rolled back and dropped", 1, 5)
+	if got, at, err := read(6); !errors.Is(err, ErrBehind) || at != 5 {
+		t.Error(got, at, err)
+	}
+	exec(`drop table things_g1.t`)
+	if got, _, err := read(0); err == nil {
+		t.Error("there is no table, and the answer was", got)
+	}
+	exec(`create table things_g1.t as select 3 as n`)
+	wants("after a failure", 3, 5)
+	exec(`delete from proj.live`)
+	if got, _, err := read(0); !errors.Is(err, ErrNotBuilt) || got != nil {
+		t.Error(got, err)
+	}
+	if in := pool.Stat(); in.AcquiredConns() > 0 {
+		t.Error("reads keep connections", in.AcquiredConns())
 	}
 }

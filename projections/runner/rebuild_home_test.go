@@ -6,8 +6,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/projections/runner"
@@ -117,7 +115,7 @@ func TestRebuildOfAllLogs(t *testing.T) {
 		await(log, w.says(log, 9))
 	}
 	var rows int
-	err = readmodel.Read(t.Context(), w.pool, "board", func(tx pgx.Tx, schema string) error {
+	_, err = readmodel.Read(t.Context(), w.pool, "board", "", 0, func(tx readmodel.Tx, schema string) error {
 		return tx.QueryRow(t.Context(), `select count(*) from `+schema+`.board`).Scan(&rows)
 	})
 	if err != nil || rows != events {

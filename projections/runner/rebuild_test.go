@@ -104,13 +104,10 @@ func TestRebuildUnderLoad(t *testing.T) {
 			var position, events uint64
 			for ctx.Err() == nil {
 				begun := time.Now()
-				at, err := readmodel.Position(t.Context(), w.pool, "sums", string(tenant))
 				var n uint64
-				if err == nil {
-					err = readmodel.Read(t.Context(), w.pool, "sums", func(tx pgx.Tx, schema string) error {
-						return tx.QueryRow(t.Context(), `select coalesce(sum(events), 0) from `+schema+`.sums`).Scan(&n)
-					})
-				}
+				at, err := readmodel.Read(t.Context(), w.pool, "sums", string(tenant), 0, func(tx readmodel.Tx, schema string) error {
+					return tx.QueryRow(t.Context(), `select coalesce(sum(events), 0) from `+schema+`.sums`).Scan(&n)
+				})
 				if err != nil || at < position || n < events || n < at {
 					t.Errorf("position %d after %d, %d events after %d: %v", at, position, n, events, err)
 					return

@@ -173,7 +173,7 @@ func (w *world) await(projection string, position eventstore.Position) {
 func (w *world) rows() string {
 	w.t.Helper()
 	var out []string
-	err := readmodel.Read(w.t.Context(), w.pool, "sums", func(tx pgx.Tx, schema string) error {
+	_, err := readmodel.Read(w.t.Context(), w.pool, "sums", "", 0, func(tx readmodel.Tx, schema string) error {
 		rows, err := tx.Query(w.t.Context(), `select format('%s=%s/%s', stream, total, events) from `+schema+`.sums order by stream`)
 		if err != nil {
 			return err
