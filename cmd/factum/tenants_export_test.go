@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,5 +184,45 @@ func TestATenantLeavesAndComesBack(t *testing.T) {
 		if there.count(`select count(*) from placement.databases`) != 1 || there.count(`select count(*) from placement.begun`) != 0 {
 			t.Error("a refused import left something")
 		}
+	})
+	t.Run("another platform with the key", func(t *testing.T) {
+		there := newSite(t)
+		there.flags["s3-bucket"] = s.flags["s3-bucket"]
+		kek, err := os.ReadFile(s.flags["keyring"])
+		must(t, err)
+		must(t, os.WriteFile(there.flags["keyring"], kek, 0o600))
+		_, info := there.start(t)
+		owner, _ := tenantClient(t, info)
+		passer, _ := tenantClient(t, info)
+		var me struct {
+			Data struct {
+				ID string `json:"id"`
+			} `json:"data"`
+		}
+		must(t, owner.call(t.Context(), "GET", "/api/users/me", nil, &me))
+		for range 2 { // the second finds everything there
+			if out := launchFactum(t, there.cli("tenants", "import", file, "--owner="+me.Data.ID)...).ended(t, 0); !strings.Contains(out, tenant) {
+				t.Fatal(out)
+			}
+		}
+		type membership struct {
+			ID   string `json:"id"`
+			Role string `json:"role"`
+		}
+		var mine struct {
+			Data []membership `json:"data"`
+		}
+		must(t, owner.call(t.Context(), "GET", "/api/users/me/tenants", nil, &mine))
+		if !slices.Contains(mine.Data, membership{tenant, "admin"}) {
+			t.Fatalf("the owner's tenants: %+v", mine.Data)
+		}
+		content, err := owner.fetch(t.Context(), "/api/tenants/"+tenant+"/documents/"+last.document+"/download")
+		if err != nil || !bytes.Equal(content, last.content) {
+			t.Fatal("a document came changed:", err)
+		}
+		up, err := uploadOne(t.Context(), info.BaseURL, owner.token, tenant, 79)
+		must(t, err)
+		awaitStamped(t, owner, tenant, up.file)
+		gone(t, passer, tenant)
 	})
 }
