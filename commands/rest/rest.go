@@ -45,6 +45,7 @@ func Register(api huma.API, d Deps) {
 	r.documents(api)
 	r.files(api)
 	r.projections(api)
+	r.kafkaDemo(api)
 }
 
 // route registers a handler whose errors are those of the commands.

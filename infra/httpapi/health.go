@@ -14,6 +14,7 @@ func (s *Server) root(context.Context, *struct{}) (*root, error) {
 	out.Body.Endpoints = map[string]string{
 		"health": "/health", "auth": "/api/auth", "users": "/api/users", "tenants": "/api/tenants",
 		"documents": "/api/tenants/{tenant_id}/documents", "files": "/api/files/{tenant_id}/files",
+		"kafka_demo": "/api/demo/kafka",
 	}
 	return &out, nil
 }

@@ -151,6 +151,10 @@ var Policy = []Rule{
 	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp", ViewerUp, "", 0},
 	{"GET", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/download", ViewerUp, "", 0},
 	{"POST", "/api/tenants/{tenant_id}/files/{file_id}/timestamp/verify", ViewerUp, "", longLimit}, // changes nothing
+
+	{"POST", "/api/demo/kafka/produce", SignedIn, "", 0},
+	{"GET", "/api/demo/kafka/consume", SignedIn, "", 0},
+	{"GET", "/api/demo/kafka/health", Anyone, "", 0},
 }
 
 // rules finds a row by "METHOD /path".

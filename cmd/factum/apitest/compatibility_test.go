@@ -41,6 +41,8 @@ var kinds = map[string]func(any) bool{
 	"results": listKind, "succeeded": intKind, "failed": intKind, "success": boolKind, "status": func(any) bool { return true }, "error": mapKind, "data": mapKind,
 	"message": textKind, "access_token": textKind, "refresh_token": textKind, "user": mapKind, "service": textKind, "blueprint": textKind, "version": textKind,
 	"documentation": textKind, "endpoints": mapKind, "tenant_name": textKind, "state": textKind, "user_agent": textKind, "current": boolKind,
+	"event_id": uuidKind, "topic": textKind, "timestamp": timeKind, "note": textKind, "message_count": intKind, "buffer_size": intKind, "buffer_count": intKind, "messages": listKind,
+	"payload": mapKind, "key": func(v any) bool { _, text := v.(string); return text || v == nil },
 }
 
 // accountFields are those of the contract's User, and the one that is new.
@@ -145,7 +147,7 @@ func TestHealthRoutesOfTheContract(t *testing.T) {
 	if root.text("status") != "running" || root.text("documentation") != "/api/docs" {
 		t.Errorf("%s", root.body)
 	}
-	for _, area := range []string{"health", "auth", "users", "tenants", "documents", "files"} {
+	for _, area := range []string{"health", "auth", "users", "tenants", "documents", "files", "kafka_demo"} {
 		if root.text("endpoints."+area) == "" {
 			t.Errorf("the root does not name %s: %s", area, root.body)
 		}
@@ -285,4 +287,48 @@ func TestAnAccountIsSwitchedOffOnEveryServer(t *testing.T) {
 	}
 	w.envelope(switchTo(w, operator, "activate", mina.id), 200, true)
 	w.want(w.call("GET", "/api/users/me", back.token, nil), 200) // who is switched on already is not logged out
+}
+
+func TestR60ToR62KafkaDemonstration(t *testing.T) {
+	w := newWorld(t)
+	mina, noor := w.person("Mina"), w.person("Noor")
+	produce := func(p person, body any) answer { return w.call("POST", "/api/demo/kafka/produce", p.token, body) }
+	sent := w.envelope(produce(mina, map[string]any{"topic": "plant", "message": map[string]any{"bar": 4.2, "on": []any{true, nil}}, "key": "press 4"}), 201, true)
+	w.fields(sent, "data", "event_id", "topic", "timestamp", "status", "note")
+	if sent.text("data.status") != "sent" || sent.text("data.topic") != "plant" {
+		t.Errorf("%s", sent.body)
+	}
+	w.envelope(produce(noor, map[string]any{"topic": "plant", "message": map[string]any{}}), 201, true)
+	got := w.envelope(w.call("GET", "/api/demo/kafka/consume", mina.token, nil), 200, true)
+	w.fields(got, "data", "status", "message_count", "buffer_size", "messages", "note")
+	w.fields(got, "data.messages.0", "event_id", "topic", "timestamp", "user_id", "key", "payload")
+	if got.text("data.status") != "running" || got.at("data.message_count") != 1.0 || got.at("data.buffer_size") != 10.0 || got.at("data.messages.1") != nil ||
+		got.text("data.messages.0.event_id") != sent.text("data.event_id") || got.text("data.messages.0.user_id") != mina.id || got.at("data.messages.0.payload.bar") != 4.2 {
+		t.Errorf("%s", got.body)
+	}
+	for i := range 12 {
+		w.want(produce(mina, map[string]any{"topic": "plant", "message": map[string]any{"n": i}}), 201)
+	}
+	got = w.want(w.call("GET", "/api/demo/kafka/consume?limit=50", mina.token, nil), 200)
+	if got.at("data.message_count") != 10.0 || got.at("data.messages.0.payload.n") != 2.0 || got.at("data.messages.9.payload.n") != 11.0 {
+		t.Errorf("%s", got.body)
+	}
+	if last := w.want(w.call("GET", "/api/demo/kafka/consume?limit=1", mina.token, nil), 200); last.at("data.messages.0.payload.n") != 11.0 || last.at("data.messages.1") != nil {
+		t.Errorf("%s", last.body)
+	}
+	if theirs := w.want(w.call("GET", "/api/demo/kafka/consume", noor.token, nil), 200); theirs.at("data.message_count") != 0.0 {
+		t.Errorf("%s", theirs.body)
+	}
+	for _, wrong := range []map[string]any{{}, {"topic": "a"}, {"message": map[string]any{}}, {"topic": "", "message": map[string]any{}}, {"topic": "a", "message": "text"}, {"topic": "a", "message": nil}, {"topic": "a", "message": map[string]any{}, "more": 1}} {
+		w.problem(produce(mina, wrong), 400, "BAD_REQUEST")
+	}
+	for _, limit := range []string{"0", "51", "x"} {
+		w.problem(w.call("GET", "/api/demo/kafka/consume?limit="+limit, mina.token, nil), 400, "BAD_REQUEST")
+	}
+	w.problem(w.call("GET", "/api/demo/kafka/consume", "", nil), 401, "UNAUTHORIZED")
+	health := w.want(w.call("GET", "/api/demo/kafka/health", "", nil), 200)
+	w.fields(health, "", "status", "service", "buffer_count", "note")
+	if health.text("service") != "kafka_demo" || health.at("buffer_count") != 10.0 {
+		t.Errorf("%s", health.body)
+	}
 }
