@@ -48,6 +48,10 @@ soak-log: setup ## Torture the log with 1,000,000 events twice (about 5 minutes)
 bench-projections: setup build ## Measure read models and 1,000 tenants beside COPY and one tenant, in under 15 minutes
 	@$(GO) run ./bench/projections --factum ./factum $(ARGS)
 
+.PHONY: bench-api
+bench-api: setup build ## Measure the REST API beside the same SQL, the parts of an upload and the bare hash, in under 10 minutes
+	@$(GO) run ./bench/api --factum ./factum $(ARGS)
+
 .PHONY: soak-rebuild
 soak-rebuild: setup build ## Serve 200 requests/s while a read model of 1,000,000 events is rebuilt; progress is shown
 	@$(GO) run ./bench/projections/soak rebuild --factum ./factum --events $${FACTUM_SOAK_EVENTS:-1000000} $(ARGS)
@@ -55,6 +59,11 @@ soak-rebuild: setup build ## Serve 200 requests/s while a read model of 1,000,00
 .PHONY: soak-projectors
 soak-projectors: setup build ## Kill four projectors at random for two minutes, then compare with the logs
 	@$(GO) run ./bench/projections/soak projectors --factum ./factum $(ARGS)
+
+.PHONY: fuzz-api
+fuzz-api: setup ## Drive every route with 100,000 valid and hostile requests of a random seed (some minutes); a table is shown
+	@FACTUM_FUZZ_REQUESTS=$${FACTUM_FUZZ_REQUESTS:-100000} FACTUM_FUZZ_SEED=$${FACTUM_FUZZ_SEED:-$$RANDOM$$RANDOM} \
+		$(GO) test $(RACE) -run '^TestFuzzTheAPI$$' -count 1 -v -timeout 60m ./cmd/factum/apitest
 
 .PHONY: build
 build: ## Build ./factum

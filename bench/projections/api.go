@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/factum-platform/factum/bench/projections/site"
 	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/site"
 )
 
 const (
@@ -117,7 +117,7 @@ func (t *traffic) median(ctx context.Context, to order) (float64, error) {
 	}
 	median := milliseconds(ratio.Median(all))
 	t.b.say("traffic", "%d requests: a quarter within %.1f ms, half %.1f, three quarters %.1f, 99 of 100 %.1f", len(all),
-		milliseconds(percentile(all, 0.25)), median, milliseconds(percentile(all, 0.75)), milliseconds(percentile(all, 0.99)))
+		milliseconds(ratio.Percentile(all, 0.25)), median, milliseconds(ratio.Percentile(all, 0.75)), milliseconds(ratio.Percentile(all, 0.99)))
 	return median, nil
 }
 

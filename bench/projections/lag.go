@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/factum-platform/factum/bench/projections/site"
 	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/projections/runner"
@@ -160,7 +159,7 @@ func (b *bench) lagOf(ctx context.Context, quiet []site.Tenant, noisy *site.Tena
 	if len(list) == 0 {
 		return 0, 0, errors.New("no quiet tenant appended anything")
 	}
-	return milliseconds(percentile(list, 0.99)), appended, nil
+	return milliseconds(ratio.Percentile(list, 0.99)), appended, nil
 }
 
 // flood appends uploads to the tenant as fast as it takes them, until the window ends.
@@ -186,12 +185,6 @@ func (b *bench) flood(ctx, window context.Context, t site.Tenant) (perSecond flo
 		total += n
 	}
 	return float64(total) / time.Since(begun).Seconds(), err
-}
-
-// percentile sorts the values in place; there must be one.
-func percentile(values []time.Duration, share float64) time.Duration {
-	slices.Sort(values)
-	return values[min(len(values)-1, int(math.Ceil(share*float64(len(values))))-1)]
 }
 
 // latency measures the time from the call of an append until its row can be read, on an idle system. The projector is in this process, or
@@ -251,7 +244,7 @@ func (b *bench) latency(name string, across bool) ratio.Figure {
 func (b *bench) untilVisible(ctx context.Context, conn *pgx.Conn, t site.Tenant) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, visibleTimeout)
 	defer cancel()
-	schema, err := liveSchema(ctx, conn)
+	schema, err := site.LiveSchema(ctx, conn)
 	if err != nil {
 		return 0, err
 	}
@@ -271,23 +264,6 @@ func (b *bench) untilVisible(ctx context.Context, conn *pgx.Conn, t site.Tenant)
 		}
 		if err := site.Pass(ctx, lookEvery); err != nil {
 			return 0, fmt.Errorf("the row does not come: %w", err)
-		}
-	}
-}
-
-// liveSchema is where the tenant's documents lie; it waits until they do.
-func liveSchema(ctx context.Context, conn *pgx.Conn) (string, error) {
-	for {
-		var generation int
-		err := conn.QueryRow(ctx, `select generation from proj.live where projection = 'documents'`).Scan(&generation)
-		if err == nil {
-			return readmodel.Schema("documents", generation), nil
-		}
-		if !errors.Is(err, pgx.ErrNoRows) {
-			return "", err
-		}
-		if err := site.Pass(ctx, 50*time.Millisecond); err != nil {
-			return "", fmt.Errorf("no projector has met the tenant: %w", err)
 		}
 	}
 }

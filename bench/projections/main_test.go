@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -103,19 +102,6 @@ func TestAgeIsThatOfTheOldestEventThatIsNotApplied(t *testing.T) {
 		if got := age(earlier, now); got != want {
 			t.Errorf("%+v: %g s, want %g", now, got, want)
 		}
-	}
-}
-
-func TestPercentile(t *testing.T) {
-	hundred := make([]time.Duration, 100)
-	for i := range hundred {
-		hundred[i] = time.Duration(100 - i)
-	}
-	if got := percentile(hundred, 0.99); got != 99 {
-		t.Errorf("of 100: %d", got)
-	}
-	if got := percentile([]time.Duration{7}, 0.99); got != 7 {
-		t.Errorf("of one: %d", got)
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/factum-platform/factum/bench/projections/site"
 	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/projections/documents"
 	"github.com/factum-platform/factum/projections/runner"
 )
@@ -145,7 +145,7 @@ func (r *rebuilding) copy(ctx context.Context) (rows int64, took time.Duration, 
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	schema, err := liveSchema(ctx, conn)
+	schema, err := site.LiveSchema(ctx, conn)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/factum-platform/factum/bench/projections/site"
 	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/site"
 )
 
 const (

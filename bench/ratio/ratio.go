@@ -148,6 +148,13 @@ func Median[T ~int64 | ~float64](values []T) T {
 	return (values[middle-1] + values[middle]) / 2
 }
 
+// Percentile returns the least of the values that this share of them (above 0, at most 1) does not exceed. It sorts them in place; there
+// must be one.
+func Percentile[T ~int64 | ~float64](values []T, share float64) T {
+	slices.Sort(values)
+	return values[min(len(values)-1, int(math.Ceil(share*float64(len(values))))-1)]
+}
+
 // text prints a ratio of the figure.
 func (r *Result) text(ratio float64) string {
 	if r.Percent {

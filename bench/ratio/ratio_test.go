@@ -116,3 +116,16 @@ func TestMedian(t *testing.T) {
 		t.Errorf("of four: %d", got)
 	}
 }
+
+func TestPercentile(t *testing.T) {
+	hundred := make([]time.Duration, 100)
+	for i := range hundred {
+		hundred[i] = time.Duration(100 - i)
+	}
+	if got := Percentile(hundred, 0.99); got != 99 {
+		t.Errorf("of 100: %d", got)
+	}
+	if got := Percentile([]time.Duration{7}, 0.99); got != 7 {
+		t.Errorf("of one: %d", got)
+	}
+}

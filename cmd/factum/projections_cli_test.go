@@ -205,7 +205,7 @@ func TestProjections(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no such projection":       {[]string{"rebuild", "document", "--all"}, `there is no projection "document"; there are audit, directory, documents, timestamping`},
+		"no such projection":       {[]string{"rebuild", "document", "--all"}, `there is no projection "document"; there are audit, directory, documents, inviting, timestamping`},
 		"no such tenant":           {[]string{"rebuild", "documents", "--tenant=nobody"}, "there is no tenant nobody here; there are " + shortID(tenant)},
 		"neither all nor a tenant": {[]string{"rebuild", "documents"}, "--tenant ID, which may be repeated, or --all"},
 		"both":                     {[]string{"pause", "documents", "--all", "--tenant=" + tenant}, "not both"},

@@ -215,6 +215,9 @@ func bareName(part *multipart.Part) string {
 	}
 	name := params["filename"]
 	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	if !utf8.ValidString(name) {
+		return name // for the command to refuse: what follows would replace the bytes in silence
+	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return -1

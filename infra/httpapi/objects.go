@@ -164,7 +164,7 @@ type InTenant struct {
 
 // Fresh lets a query demand its own writes.
 type Fresh struct {
-	MinPosition uint64 `header:"Factum-Min-Position" doc:"Answer only when the read model has applied the log up to here; 503 when that takes more than 2 s."`
+	MinPosition uint64 `header:"Factum-Min-Position" maximum:"1000000000000000000" doc:"Answer only when the read model has applied the log up to here; 503 when that takes more than 2 s."`
 }
 
 // Repeatable lets a client repeat a write that it got no answer to.

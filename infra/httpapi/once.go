@@ -59,7 +59,7 @@ func (s *Server) begin(ctx context.Context, hc huma.Context, op Op, r idempotenc
 	if !keyForm.MatchString(r.Key) {
 		return nil, nil, Invalid(map[string][]string{idempotencyKey: {"Has 1 to 200 visible ASCII characters without blanks."}})
 	}
-	r.Owner = ownerOf(ctx, hc)
+	r.Owner = ownerOf(ctx)
 	body, err := s.gathered(hc, op)
 	if err != nil {
 		return nil, nil, err
@@ -76,7 +76,7 @@ func whatOf(hc huma.Context, body []byte) string {
 
 // ownerOf separates the keys of callers, and of what they call in different tenants. Who shows a refresh token is the token's owner; who shows
 // none is known by the network address, and what came of a request is told to nobody who does not send the same one.
-func ownerOf(ctx context.Context, hc huma.Context) string {
+func ownerOf(ctx context.Context) string {
 	tenant := " in " + MembershipOf(ctx).ID
 	switch p := PrincipalOf(ctx); {
 	case p.UserID != "":

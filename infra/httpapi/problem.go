@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -194,6 +196,8 @@ func fromHuma(status int, message string, errs []error) *Problem {
 		return NewProblem(status, "", "The request body is too large.")
 	case status == http.StatusRequestTimeout:
 		return NewProblem(status, "", "The request body did not arrive in time.")
+	case status == http.StatusBadRequest && repeats(errs):
+		return Invalid(fieldMessages(errs))
 	case status == http.StatusBadRequest:
 		p := NewProblem(status, "", "The request body is missing or is not valid JSON.")
 		p.Fault.Details = fieldMessages(errs)
@@ -203,11 +207,29 @@ func fromHuma(status int, message string, errs []error) *Problem {
 	}
 }
 
+// repeats tells whether a body has a key twice: it is JSON, but not valid here.
+func repeats(errs []error) bool {
+	return slices.ContainsFunc(errs, func(err error) bool {
+		var d huma.ErrorDetailer
+		return errors.As(err, &d) && strings.HasPrefix(d.ErrorDetail().Message, repeatedKey)
+	})
+}
+
 var missingField = regexp.MustCompile(`^expected required property (\S+) to be present$`)
+
+const (
+	// maxFields is how many fields a refusal names; a body can have a hundred thousand that are unknown.
+	maxFields     = 100
+	maxFieldChars = 200 // of a name, which the client may have invented
+)
 
 func fieldMessages(errs []error) map[string][]string {
 	out := map[string][]string{}
 	for _, err := range errs {
+		if len(out) == maxFields {
+			out["_schema"] = append(out["_schema"], "There is more that is wrong.")
+			break
+		}
 		var d huma.ErrorDetailer
 		if !errors.As(err, &d) {
 			continue
@@ -226,7 +248,15 @@ func fieldMessages(errs []error) map[string][]string {
 				field += "." + m[1]
 			}
 		}
-		field = strings.ToValidUTF8(field, "�")
+		if key, ok := strings.CutPrefix(message, repeatedKey); ok {
+			field, message = key, "Given more than once."
+		}
+		if key, ok := strings.CutPrefix(message, misfitting); ok {
+			field, message = cmp.Or(key, "_schema"), "Larger or more exact than this can be."
+		}
+		if field = strings.ToValidUTF8(field, "�"); len(field) > maxFieldChars {
+			field = strings.ToValidUTF8(field[:maxFieldChars], "") + "…"
+		}
 		out[field] = append(out[field], message)
 	}
 	if len(out) == 0 {

@@ -56,16 +56,41 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		return out, nil
 	})
 	describeHeaders(rule, op, o.Responses)
+	registered := operationOf(api, op)
+	for _, p := range registered.Parameters {
+		onlyUUIDs(api, p.Schema)
+	}
+	if body := registered.RequestBody; body != nil && body.Content["application/json"] != nil {
+		onlyUUIDs(api, body.Content["application/json"].Schema)
+	}
+	if op.Body != nil { // after Register: an object schema before it would make huma buffer the body
+		registered.RequestBody = op.Body
+	}
+	describeKey(op, registered)
+	describeTags(op, registered)
+}
+
+func operationOf(api huma.API, op Op) *huma.Operation {
 	item := api.OpenAPI().Paths[op.Path]
-	for _, operation := range []*huma.Operation{item.Get, item.Post, item.Put, item.Delete} {
-		if operation == nil || operation.OperationID != op.ID {
-			continue
-		}
-		if op.Body != nil { // after Register: an object schema before it would make huma buffer the body
-			operation.RequestBody = op.Body
-		}
-		describeKey(op, operation)
-		describeTags(op, operation)
+	return map[string]*huma.Operation{
+		http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodDelete: item.Delete, http.MethodPatch: item.Patch,
+	}[op.Method]
+}
+
+// onlyUUIDs makes the ids of a request have the one form that ours have: huma also takes them in braces, as a URN and without dashes.
+func onlyUUIDs(api huma.API, s *huma.Schema) {
+	if s.Ref != "" {
+		s = api.OpenAPI().Components.Schemas.SchemaFromRef(s.Ref)
+	}
+	if s.Format == "uuid" {
+		s.Pattern = idText.String()
+		s.PrecomputeMessages()
+	}
+	if s.Items != nil {
+		onlyUUIDs(api, s.Items)
+	}
+	for _, property := range s.Properties {
+		onlyUUIDs(api, property)
 	}
 }
 
@@ -85,7 +110,8 @@ const keyDoc = "Of one caller, in one tenant: a request with the same key is car
 
 // documented lists the statuses of failures that the route can answer.
 func documented(rule Rule, op Op) []int {
-	out := []int{http.StatusInternalServerError}
+	// What is no HTTP, or has too large a header, is refused before anybody knows which route it is for.
+	out := []int{http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError}
 	if !rule.unlimited() {
 		out = append(out, http.StatusTooManyRequests, http.StatusServiceUnavailable)
 	}
@@ -106,9 +132,6 @@ func documented(rule Rule, op Op) []int {
 	}
 	if rule.Access > Refresh && rule.Access != ViewerUp { // SignedIn is for people and not for API keys
 		out = append(out, http.StatusForbidden)
-	}
-	if rule.tenant() || op.Accepts || op.Method != http.MethodGet || len(pathParameter.FindString(rule.Path)) > 0 {
-		out = append(out, http.StatusBadRequest)
 	}
 	if op.Accepts || op.Body != nil {
 		out = append(out, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)

@@ -5,7 +5,6 @@ package httpapi
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
@@ -152,17 +150,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return fmt.Errorf("httpapi: shut down: %w", err)
 	}
 	return nil
-}
-
-// strictJSON is huma's JSON but for invalid UTF-8, which encoding/json would silently replace.
-var strictJSON = huma.Format{
-	Marshal: huma.DefaultJSONFormat.Marshal,
-	Unmarshal: func(data []byte, v any) error {
-		if !utf8.Valid(data) {
-			return errors.New("the body is not valid UTF-8")
-		}
-		return json.Unmarshal(data, v)
-	},
 }
 
 func openAPIConfig(version string) huma.Config {

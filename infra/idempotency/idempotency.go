@@ -196,7 +196,7 @@ func (c *Claim) renew() {
 		case <-tick.C:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), renewEvery)
-		_, _ = c.s.c.Pool.Exec(ctx, `update idempotency.requests set running_until = now() + $3 where id = $1 and attempt = $2`, c.id, c.attempt, heldFor) //nolint:errcheck // see above
+		_, _ = c.s.c.Pool.Exec(ctx, `update idempotency.requests set running_until = now() + $3 where id = $1 and attempt = $2`, c.id, c.attempt, heldFor)
 		cancel()
 	}
 }

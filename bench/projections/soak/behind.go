@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/factum-platform/factum/bench/projections/site"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/readmodel"
 )

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/factum-platform/factum/bench/projections/site"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/postgres"
 	"github.com/factum-platform/factum/infra/readmodel"

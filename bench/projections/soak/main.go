@@ -18,8 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/factum-platform/factum/bench/projections/site"
 	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/infra/devstack"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/factum-platform/factum/bench/projections/site"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/readmodel"
 )

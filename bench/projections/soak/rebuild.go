@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/factum-platform/factum/bench/projections/site"
 	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/infra/readmodel"
 )
 

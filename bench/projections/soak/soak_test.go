@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
-	"github.com/factum-platform/factum/bench/projections/site"
+	"github.com/factum-platform/factum/bench/site"
 	"github.com/factum-platform/factum/infra/devstack"
 )
 

@@ -116,7 +116,9 @@ func TestARepetitionWaitsForTheFirst(t *testing.T) {
 	}
 	other.replayed(made, again(other, part{"file", "a.txt", "text/plain", content}))
 	for _, parts := range [][]part{
-		{{"file", "a.txt", "text/plain", content[1:]}}, {{"file", "b.txt", "text/plain", content}}, {{"file", "a.txt", "text/html", content}},
+		{{"file", "a.txt", "text/plain", content[1:]}},
+		{{"file", "b.txt", "text/plain", content}},
+		{{"file", "a.txt", "text/html", content}},
 		{{"file", "a.txt", "text/plain", content}, {"filename", "", "", "c.txt"}},
 	} {
 		other.problem(again(other, parts...), 422, "IDEMPOTENCY_KEY_REUSED")

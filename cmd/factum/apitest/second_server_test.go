@@ -37,7 +37,7 @@ func (w *world) second(changes ...func(*httpapi.Config)) *world {
 	}
 	other.server = httpapi.New(c)
 	rest.Register(other.server.API(), rest.Deps{Commands: w.commands, Server: other.server})
-	readapi.Register(other.server.API(), readapi.Deps{Server: other.server, Accounts: accounts, Objects: w.objects})
+	readapi.Register(other.server.API(), readapi.Deps{Server: other.server, Accounts: accounts, Objects: w.contents})
 	var lc net.ListenConfig
 	ln, err := lc.Listen(w.t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

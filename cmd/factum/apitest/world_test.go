@@ -55,7 +55,12 @@ import (
 	"github.com/factum-platform/factum/readapi"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	if devstack.RunChild() {
+		return
+	}
+	pgtest.Main(m)
+}
 
 // folder is an object store for tests: it keeps contents on disk, so that the heap shows what the API holds.
 type folder string
@@ -112,9 +117,12 @@ type world struct {
 	codec    *seal.Codec
 	platform *pgxpool.Pool
 	keys     *keyring.Keyring
-	objects  folder
+	accounts *auth.Auth
+	objects  folder // the contents of tests that look into them
+	contents contents
 	stamper  *tsa.Client
 	mails    chan mail.Message
+	links    *letters // of mails that readMails has read
 	client   *http.Client
 	pools    *pools
 	shift    *atomic.Int64 // of the clock by which tokens are valid, in nanoseconds
@@ -186,9 +194,24 @@ func logMigrations() []postgres.Migrations {
 	return []postgres.Migrations{{Name: "es", FS: pgstore.Migrations()}, {Name: "proj", FS: runner.Migrations()}}
 }
 
+// contents is an object store.
+type contents interface {
+	commands.ObjectStore
+	readapi.Objects
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, shift: &atomic.Int64{}, pools: &pools{of: map[string]*pgxpool.Pool{}}, objects: folder(t.TempDir()), client: &http.Client{Transport: &http.Transport{}}, mails: make(chan mail.Message, 10)}
+	objects := folder(t.TempDir())
+	w := newWorldOn(t, objects)
+	w.objects = objects
+	return w
+}
+
+// newWorldOn keeps file contents in an object store of the caller's.
+func newWorldOn(t *testing.T, objects contents) *world {
+	t.Helper()
+	w := &world{t: t, shift: &atomic.Int64{}, pools: &pools{of: map[string]*pgxpool.Pool{}}, contents: objects, client: &http.Client{Transport: &http.Transport{}}, mails: make(chan mail.Message, 10)}
 	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	ctx := t.Context()
 	must := func(err error) {
@@ -212,7 +235,7 @@ func newWorld(t *testing.T) *world {
 	must(err)
 	keys := keyring.Open(w.platform, kek)
 	w.keys = keys
-	accounts, err := auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) }})
+	w.accounts, err = auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) }})
 	must(err)
 	registry, err := eventstore.NewRegistry(domain.Catalog()...)
 	must(err)
@@ -226,8 +249,8 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	w.commands, err = commands.New(commands.Config{
-		Store: store, Codec: w.codec, Objects: w.objects, Provision: w.provision, MAC: keys.MAC, Auth: accounts, TSAProvider: "local",
-		Now: time.Now, NewID: uuid.NewString, Outbox: w, Mailer: w, AccountURL: "http://factum.example/account",
+		Store: store, Codec: w.codec, Objects: w.contents, Provision: w.provision, MAC: keys.MAC, Auth: w.accounts, TSAProvider: "local",
+		Now: time.Now, NewID: uuid.NewString, Outbox: w, Mailer: w, Logger: slog.New(slog.DiscardHandler), AccountURL: "http://factum.example/account",
 	})
 	must(err)
 	roots := w.authority(t)
@@ -249,13 +272,13 @@ func newWorld(t *testing.T) *world {
 
 	w.server = httpapi.New(httpapi.Config{
 		Logger: slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
-		Auth:   accounts, Platform: w.platform, TenantPool: w.Pool, Waiter: readmodel.NewWaiter(&moves), Version: "test",
+		Auth:   w.accounts, Platform: w.platform, TenantPool: w.Pool, Waiter: readmodel.NewWaiter(&moves), Version: "test",
 		Answers: w.answers(),
 	})
 	operator, err := runner.NewOperator(consumers)
 	must(err)
 	rest.Register(w.server.API(), rest.Deps{Commands: w.commands, Server: w.server, Operator: steering.Operator{Runner: operator, Commands: w.commands}})
-	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Accounts: accounts, Objects: w.objects, Roots: roots})
+	readapi.Register(w.server.API(), readapi.Deps{Server: w.server, Accounts: w.accounts, Objects: w.contents, Roots: roots})
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	must(err)

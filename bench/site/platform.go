@@ -26,6 +26,7 @@ import (
 	"github.com/factum-platform/factum/infra/keyring"
 	"github.com/factum-platform/factum/infra/objectstore"
 	"github.com/factum-platform/factum/infra/postgres"
+	"github.com/factum-platform/factum/infra/readmodel"
 	"github.com/factum-platform/factum/infra/tenants"
 	"github.com/factum-platform/factum/infra/tsa"
 	"github.com/factum-platform/factum/projections/audit"
@@ -48,6 +49,7 @@ type Platform struct {
 	Store     eventstore.Store // its appends mark tenants and wake the processes of the site, as those of the program do
 	Codec     *seal.Codec
 	Commands  *commands.Commands
+	Objects   *objectstore.Store
 
 	Person string // the id of the account that owns all tenants
 
@@ -111,14 +113,14 @@ func (s *Site) Open(ctx context.Context, o Options) (_ *Platform, err error) {
 	if p.auth, err = auth.New(ctx, auth.Config{Pool: p.Pool, Secrets: keys}); err != nil {
 		return nil, err
 	}
-	objects, err := objectstore.Open(ctx, objectstore.Config{
+	p.Objects, err = objectstore.Open(ctx, objectstore.Config{
 		Endpoint: s.s3.Endpoint(), AccessKey: accessKey, SecretKey: s.secret, Bucket: bucket, Region: "us-east-1",
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.Commands, err = commands.New(commands.Config{
-		Store: p.Store, Codec: p.Codec, Objects: objects, MAC: keys.MAC, Auth: p.auth, TSAProvider: "bench", Now: time.Now, NewID: uuid.NewString,
+		Store: p.Store, Codec: p.Codec, Objects: p.Objects, MAC: keys.MAC, Auth: p.auth, TSAProvider: "bench", Now: time.Now, NewID: uuid.NewString,
 		Logger: slog.New(slog.DiscardHandler),
 		Provision: func(ctx context.Context, tenant, database string) error {
 			next := func(ctx context.Context) error { return p.Databases.Provision(ctx, tenant, database) }
@@ -254,4 +256,21 @@ func (k sealKeys) For(ctx context.Context, tenant, subject string) ([]byte, erro
 		return nil, seal.ErrErased
 	}
 	return key, err
+}
+
+// LiveSchema is where the tenant's documents lie; it waits until they do.
+func LiveSchema(ctx context.Context, conn *pgx.Conn) (string, error) {
+	for {
+		var generation int
+		err := conn.QueryRow(ctx, `select generation from proj.live where projection = 'documents'`).Scan(&generation)
+		if err == nil {
+			return readmodel.Schema("documents", generation), nil
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return "", err
+		}
+		if err := Pass(ctx, 50*time.Millisecond); err != nil {
+			return "", fmt.Errorf("no projector has met the tenant: %w", err)
+		}
+	}
 }

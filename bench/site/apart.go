@@ -69,6 +69,11 @@ func (a *Apart) Fill(ctx context.Context, events int, stamp *tsa.Stamp) (int, er
 	return a.platform.fill(ctx, a.Store.Tenant(a.Tenant.Log), a.Tenant, events, stamp, nil)
 }
 
+// Upload is [Platform.Upload] for its log.
+func (a *Apart) Upload(ctx context.Context) (Uploaded, error) {
+	return a.platform.upload(ctx, a.Store.Tenant(a.Tenant.Log), a.Tenant)
+}
+
 // Close closes its connections. The database stays.
 func (a *Apart) Close() error {
 	err := a.Store.Close()

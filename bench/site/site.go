@@ -69,7 +69,7 @@ func Start(ctx context.Context, c Config) (_ *Site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.folder, err = os.MkdirTemp(parent, "factum-bench-projections-"); err != nil {
+	if s.folder, err = os.MkdirTemp(parent, "factum-bench-"); err != nil {
 		return nil, err
 	}
 	defer func() {

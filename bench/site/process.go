@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -21,11 +22,12 @@ const (
 	keptLines    = 40 // of a process's output, for messages
 )
 
-// Process is a running factum. It ends with this process, also after kill -9.
+// Process is a running factum, or another program beside it. It ends with this process, also after kill -9.
 type Process struct {
 	URL string // of the API, without a slash at the end
 	PID int
 
+	name  string // for messages
 	cmd   *exec.Cmd
 	ended chan struct{}
 	exit  error // of Wait; may be read when ended is closed
@@ -37,8 +39,13 @@ type Process struct {
 
 // Serve starts factum serve with these arguments and returns when it is ready.
 func (s *Site) Serve(ctx context.Context, args ...string) (*Process, error) {
+	return StartChild(ctx, s.program, s.environment(), append([]string{"serve"}, args...)...)
+}
+
+// StartChild starts a program that prints "ready" and its URL when it is ready, and returns then.
+func StartChild(ctx context.Context, program string, environment []string, args ...string) (*Process, error) {
 	p := &Process{ready: make(chan string, 1)}
-	if err := p.start(s, append([]string{"serve"}, args...), p.heard); err != nil {
+	if err := p.start(program, environment, args, p.heard); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
@@ -47,17 +54,17 @@ func (s *Site) Serve(ctx context.Context, args ...string) (*Process, error) {
 	case p.URL = <-p.ready:
 		return p, nil
 	case <-p.ended:
-		return nil, fmt.Errorf("factum serve %s ended: %w: %s", strings.Join(args, " "), orNil(p.exit), p.Output())
+		return nil, fmt.Errorf("%s ended: %w: %s", p.name, orNil(p.exit), p.Output())
 	case <-ctx.Done():
 		p.Kill()
-		return nil, fmt.Errorf("factum serve %s is not ready after %v: %s", strings.Join(args, " "), readyTimeout, p.Output())
+		return nil, fmt.Errorf("%s is not ready after %v: %s", p.name, readyTimeout, p.Output())
 	}
 }
 
 // Run runs another subcommand to its end and calls each with every line that it prints. Its error holds the last lines.
 func (s *Site) Run(ctx context.Context, each func(line string), args ...string) error {
 	p := &Process{ready: make(chan string, 1)}
-	err := p.start(s, args, func(line string) {
+	err := p.start(s.program, s.environment(), args, func(line string) {
 		p.keep(line)
 		each(line)
 	})
@@ -71,15 +78,16 @@ func (s *Site) Run(ctx context.Context, each func(line string), args ...string) 
 		return ctx.Err()
 	}
 	if p.exit != nil {
-		return fmt.Errorf("factum %s: %w: %s", strings.Join(args, " "), p.exit, p.Output())
+		return fmt.Errorf("%s: %w: %s", p.name, p.exit, p.Output())
 	}
 	return nil
 }
 
 // start starts the program under a thread of its own, because the kernel ties the parent-death signal to the thread that starts a child.
-func (p *Process) start(s *Site, args []string, heard func(line string)) error {
-	p.cmd, p.ended = exec.Command(s.program, args...), make(chan struct{})
-	p.cmd.Env = s.environment()
+func (p *Process) start(program string, environment, args []string, heard func(line string)) error {
+	p.name = strings.Join(append([]string{filepath.Base(program)}, args...), " ")
+	p.cmd, p.ended = exec.Command(program, args...), make(chan struct{})
+	p.cmd.Env = environment
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // Ctrl-C must reach only us, who then stop it in order
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -101,7 +109,7 @@ func (p *Process) start(s *Site, args []string, heard func(line string)) error {
 		close(p.ended)
 	}()
 	if err := <-started; err != nil {
-		return fmt.Errorf("start %s: %w", s.program, err)
+		return fmt.Errorf("start %s: %w", program, err)
 	}
 	p.PID = p.cmd.Process.Pid
 	return nil
@@ -158,11 +166,11 @@ func (p *Process) Kill() {
 func (p *Process) Stop() error {
 	select {
 	case <-p.ended:
-		return fmt.Errorf("factum had ended by itself: %w: %s", orNil(p.exit), p.Output())
+		return fmt.Errorf("%s had ended by itself: %w: %s", p.name, orNil(p.exit), p.Output())
 	default:
 	}
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop factum: %w", err)
+		return fmt.Errorf("stop %s: %w", p.name, err)
 	}
 	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
@@ -170,10 +178,10 @@ func (p *Process) Stop() error {
 	case <-p.ended:
 	case <-timer.C:
 		p.Kill()
-		return fmt.Errorf("factum does not stop within %v: %s", stopTimeout, p.Output())
+		return fmt.Errorf("%s does not stop within %v: %s", p.name, stopTimeout, p.Output())
 	}
 	if p.exit != nil {
-		return fmt.Errorf("stop factum: %w: %s", p.exit, p.Output())
+		return fmt.Errorf("stop %s: %w: %s", p.name, p.exit, p.Output())
 	}
 	return nil
 }

@@ -247,12 +247,16 @@ type Uploaded struct {
 
 // Upload appends what the upload of a new file leads to in a tenant that does not time-stamp, as one append of its own.
 func (p *Platform) Upload(ctx context.Context, t Tenant) (Uploaded, error) {
+	return p.upload(ctx, p.Store.Tenant(t.Log), t)
+}
+
+func (p *Platform) upload(ctx context.Context, log eventstore.Log, t Tenant) (Uploaded, error) {
 	h := &history{p: p, tenant: t, people: []string{p.Person}, seed: uuid.NewString(), at: time.Now().UTC().Truncate(time.Microsecond), write: map[eventstore.StreamID]int{}}
 	f := &kept{}
 	if err := h.upload(ctx, f, 0); err != nil {
 		return Uploaded{}, err
 	}
-	out, err := p.Store.Tenant(t.Log).Append(ctx, h.writes...)
+	out, err := log.Append(ctx, h.writes...)
 	if err != nil {
 		return Uploaded{}, err
 	}

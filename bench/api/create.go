@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/site"
+	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/infra/readmodel"
+	"github.com/factum-platform/factum/projections/runner"
+)
+
+const (
+	// visibleTimeout bounds the wait for what was appended.
+	visibleTimeout = 30 * time.Second
+	// warmUploads go before the first round.
+	warmUploads = 10
+)
+
+// parts are the times of uploads through HTTP and of what they consist of.
+type parts struct{ whole, put, add, project []time.Duration }
+
+// create sets the median time of an upload through HTTP against the sum of the medians of its parts. They take turns, upload by upload.
+func (b *bench) create() ratio.Figure {
+	return ratio.Figure{
+		Name: "create", What: "upload of a small file, median, over S3 put + append + projection", Unit: "ms", Bar: 1.3, AtMost: true,
+		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
+			t, err := b.platform.NewTenant(ctx, "Uploads")
+			if err != nil {
+				return err
+			}
+			// A time-stamp is asked for after the answer, on the same processors.
+			by := commands.Caller{UserID: b.platform.Person, Command: uuid.NewString(), Correlation: "bench", At: time.Now()}
+			if _, err := b.platform.Commands.DisableTSA(ctx, by, t.ID); err != nil {
+				return err
+			}
+			client := b.platform.NewClient(b.serving)
+			defer client.Close()
+			a, err := b.takeApart(ctx)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, a.stop()) }()
+			if err := b.site.Checkpoint(ctx); err != nil {
+				return err
+			}
+			both := func(p *parts) error {
+				if err := whole(ctx, client, t, p); err != nil {
+					return err
+				}
+				return a.upload(ctx, b.platform, p)
+			}
+			var warm parts
+			for range warmUploads {
+				if err := both(&warm); err != nil {
+					return err
+				}
+			}
+			return rounds(func(context.Context) (ours, theirs float64, err error) {
+				var p parts
+				for range b.uploads {
+					if err := both(&p); err != nil {
+						return 0, 0, err
+					}
+				}
+				put, add, project := milliseconds(ratio.Median(p.put)), milliseconds(ratio.Median(p.add)), milliseconds(ratio.Median(p.project))
+				b.say("create", "put %.2f ms, append %.2f ms, projection %.2f ms", put, add, project)
+				return milliseconds(ratio.Median(p.whole)), put + add + project, nil
+			})
+		},
+	}
+}
+
+// whole uploads new content through HTTP. The answer waits until the read model has it.
+func whole(ctx context.Context, client *site.Client, t site.Tenant, p *parts) error {
+	begun := time.Now()
+	_, answer, err := client.Upload(ctx, t, "measurement "+uuid.NewString())
+	p.whole = append(p.whole, time.Since(begun))
+	if err == nil && answer.Pending != "" {
+		err = fmt.Errorf("an upload was answered before the read model had it: %s", answer.Pending)
+	}
+	return err
+}
+
+// takenApart is a tenant that only this process projects, in the way factum serve projects its own: what is appended in the process that
+// projects is known there at once.
+type takenApart struct {
+	*site.Apart
+	waiter  *readmodel.Waiter
+	running context.CancelFunc
+	ended   chan error
+}
+
+func (b *bench) takeApart(ctx context.Context) (*takenApart, error) {
+	at, err := b.platform.NewApart(ctx, "parts")
+	if err != nil {
+		return nil, err
+	}
+	moves := &readmodel.Moves{}
+	r, err := runner.New(runner.Config{
+		Store: at.Store, Codec: b.platform.Codec, Pool: at.Pool, Moves: moves, Projections: site.ReadModels(), Tenants: at.Tenants,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, errors.Join(err, at.Close())
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a := &takenApart{at, readmodel.NewWaiter(moves), cancel, make(chan error, 1)}
+	go func() { a.ended <- r.Run(running) }()
+	return a, nil
+}
+
+func (a *takenApart) stop() error {
+	a.running()
+	err := <-a.ended
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, a.Close())
+}
+
+// upload does the parts of an upload one by one: it puts an object of new content, appends the events, and waits until the read model of
+// documents has them.
+func (a *takenApart) upload(ctx context.Context, platform *site.Platform, p *parts) error {
+	id := uuid.NewString()
+	key := fmt.Sprintf("tenants/%s/files/%s/%s/%s", a.Tenant.Database, id[0:2], id[2:4], id)
+	begun := time.Now()
+	if _, err := platform.Objects.Put(ctx, key, bytes.NewReader([]byte("measurement "+uuid.NewString()))); err != nil {
+		return err
+	}
+	p.put = append(p.put, time.Since(begun))
+
+	begun = time.Now()
+	u, err := a.Upload(ctx)
+	if err != nil {
+		return err
+	}
+	acknowledged := time.Now()
+	p.add = append(p.add, acknowledged.Sub(begun))
+
+	ctx, cancel := context.WithTimeout(ctx, visibleTimeout)
+	defer cancel()
+	pool, err := a.Pool(ctx, string(a.Tenant.Log))
+	if err == nil {
+		err = a.waiter.Wait(ctx, pool, "documents", string(a.Tenant.Log), uint64(u.Position))
+	}
+	if err != nil {
+		return fmt.Errorf("the read model does not come to what was appended: %w", err)
+	}
+	p.project = append(p.project, time.Since(acknowledged))
+	return nil
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/factum-platform/factum/bench/site"
+)
+
+// callTimeout bounds a request of a load.
+const callTimeout = 30 * time.Second
+
+// call is one request of a load, sent again and again.
+type call struct {
+	method, path string
+	token        string // "" sends none
+	body         []byte // JSON
+}
+
+// load sends calls from so many clients, each with a connection of its own that is kept, and each as soon as the one before is answered. It
+// returns how many were answered 200 per second and how long those took, after a warm-up of a third of the window. What is answered 503 with
+// Retry-After is sent again after a pause, if the load allows that; anything else ends it with an error.
+type load struct {
+	base    string // URL of the process
+	clients int
+	calls   []call // client i sends calls[i], calls[i+clients], … in turn
+	window  time.Duration
+	refused bool          // 503 is no error
+	pause   time.Duration // after a 503
+}
+
+// dial is in place of fasthttp's own, which leaves a goroutine for ever.
+func dial(address string) (net.Conn, error) { return net.DialTimeout("tcp", address, callTimeout) }
+
+// loaded is what a load has measured.
+type loaded struct {
+	perSecond float64
+	times     []time.Duration
+	refused   int
+}
+
+func (l load) run(ctx context.Context) (loaded, error) {
+	host := &fasthttp.HostClient{
+		Addr: strings.TrimPrefix(l.base, "http://"), MaxConns: l.clients, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+		Dial:                      dial,
+		MaxIdleConnDuration:       2 * shortPause, // its cleaner ends so much later than the load
+		MaxIdemponentCallAttempts: 1, NoDefaultUserAgentHeader: true,
+	}
+	defer host.CloseIdleConnections()
+	begun := time.Now()
+	warm, end := begun.Add(l.window/3), begun.Add(l.window*4/3)
+	var times site.Times
+	var refused atomic.Int64
+	all, ctx := errgroup.WithContext(ctx)
+	for i := range l.clients {
+		all.Go(func() error {
+			req, res := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+			defer fasthttp.ReleaseRequest(req)
+			defer fasthttp.ReleaseResponse(res)
+			for n := i; ctx.Err() == nil && time.Now().Before(end); n += l.clients {
+				c := l.calls[n%len(l.calls)]
+				req.Reset()
+				req.Header.SetMethod(c.method)
+				req.SetRequestURI(l.base + c.path)
+				if c.token != "" {
+					req.Header.Set("Authorization", "Bearer "+c.token)
+				}
+				if c.body != nil {
+					req.Header.SetContentType("application/json")
+					req.SetBody(c.body)
+				}
+				sent := time.Now()
+				if err := host.Do(req, res); err != nil {
+					return fmt.Errorf("%s %s: %w", c.method, c.path, err)
+				}
+				now := time.Now()
+				switch {
+				case res.StatusCode() == http.StatusOK:
+					if now.After(warm) && now.Before(end) {
+						times.Add(now.Sub(sent))
+					}
+				case l.refused && res.StatusCode() == http.StatusServiceUnavailable && len(res.Header.Peek("Retry-After")) > 0:
+					if now.After(warm) && now.Before(end) {
+						refused.Add(1)
+					}
+					if err := site.Pass(ctx, l.pause); err != nil {
+						return err
+					}
+				default:
+					return fmt.Errorf("%s %s: %d: %.300s", c.method, c.path, res.StatusCode(), res.Body())
+				}
+			}
+			return ctx.Err()
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return loaded{}, err
+	}
+	out := loaded{times: times.All(), refused: int(refused.Load())}
+	if len(out.times) == 0 {
+		return out, fmt.Errorf("no request was answered with a success within %v", l.window)
+	}
+	out.perSecond = float64(len(out.times)) / l.window.Seconds()
+	return out, nil
+}
