@@ -37,9 +37,6 @@ type load struct {
 	pause   time.Duration // after a 503
 }
 
-// dial is in place of fasthttp's own, which leaves a goroutine for ever.
-func dial(address string) (net.Conn, error) { return net.DialTimeout("tcp", address, callTimeout) }
-
 // loaded is what a load has measured.
 type loaded struct {
 	perSecond float64
@@ -50,7 +47,9 @@ type loaded struct {
 func (l load) run(ctx context.Context) (loaded, error) {
 	host := &fasthttp.HostClient{
 		Addr: strings.TrimPrefix(l.base, "http://"), MaxConns: l.clients, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
-		Dial:                      dial,
+		Dial: func(address string) (net.Conn, error) { // fasthttp's own leaves a goroutine for ever
+			return (&net.Dialer{Timeout: callTimeout}).DialContext(ctx, "tcp", address)
+		},
 		MaxIdleConnDuration:       2 * shortPause, // its cleaner ends so much later than the load
 		MaxIdemponentCallAttempts: 1, NoDefaultUserAgentHeader: true,
 	}
