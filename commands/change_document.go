@@ -45,7 +45,7 @@ func (c *Commands) ChangeDocument(ctx context.Context, by Caller, d DocumentID, 
 	if err := p.err(); err != nil {
 		return Document{}, Receipt{}, err
 	}
-	step := documentStep(d.ID, change)
+	step := documentStep(d.ID, change).onlyIf(by)
 	receipt, err := c.x.Execute(ctx, LogOf(d.TenantID), by.meta(), step)
 	if err == nil && step.State.Deleted { // a repetition, and the document was deleted since
 		err = es.Refuse("document.unknown", "There is no such document any more.")

@@ -31,7 +31,7 @@ func (c *Commands) ChangeProfile(ctx context.Context, by Caller, in ChangeProfil
 	if err := p.err(); err != nil {
 		return User{}, Receipt{}, err
 	}
-	step := userStep(by.UserID, command)
+	step := userStep(by.UserID, command).onlyIf(by)
 	receipt, err := c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), step)
 	if err != nil {
 		return User{}, Receipt{}, err

@@ -70,6 +70,7 @@ type Caller struct {
 	Correlation string // the request's id
 	Causation   string // the event or job that caused it, if any
 	At          time.Time
+	IfMatch     []eventstore.Version // of the stream that the command is about, see Decision.IfMatch; nil for any
 }
 
 func (c Caller) meta() eventstore.Meta {

@@ -24,7 +24,7 @@ func (c *Commands) DeleteDocument(ctx context.Context, by Caller, d DocumentID) 
 	at := stamp(by.At)
 	unlink := fileStep(state.FileID, file.Unlink{DocumentID: d.ID, At: at})
 	// The document goes first: between the two, a file may have a link too many, and never a document that it does not know of.
-	receipt, err := c.x.Execute(ctx, tenant, by.meta(), documentStep(d.ID, document.Delete{By: by.UserID, Only: d.Only, At: at}), unlink)
+	receipt, err := c.x.Execute(ctx, tenant, by.meta(), documentStep(d.ID, document.Delete{By: by.UserID, Only: d.Only, At: at}).onlyIf(by), unlink)
 	if err != nil {
 		return false, Receipt{}, err
 	}

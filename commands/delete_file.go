@@ -20,7 +20,7 @@ func (c *Commands) DeleteFile(ctx context.Context, by Caller, tenantID, fileID s
 	if c.c.Objects == nil {
 		return DeletedFile{}, Receipt{}, definite{errors.New("commands: this process has no object store and deletes no files")}
 	}
-	step := fileStep(fileID, file.Delete{By: by.UserID, At: stamp(by.At)})
+	step := fileStep(fileID, file.Delete{By: by.UserID, At: stamp(by.At)}).onlyIf(by)
 	receipt, err := c.x.Execute(ctx, LogOf(tenantID), by.meta(), step)
 	if err != nil {
 		return DeletedFile{}, Receipt{}, err

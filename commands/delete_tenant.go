@@ -16,7 +16,7 @@ import (
 // DeleteTenant records that the tenant is served no longer; its database is the caller's to take away, after that. A tenant that is deleted
 // already stays so. Refusal: tenant.unknown.
 func (x *Executor) DeleteTenant(ctx context.Context, by Caller, tenantID string) (Receipt, error) {
-	return x.Execute(ctx, eventstore.PlatformTenant, by.meta(), tenantStep(tenantID, tenant.Delete{By: by.UserID, At: stamp(by.At)}))
+	return x.Execute(ctx, eventstore.PlatformTenant, by.meta(), tenantStep(tenantID, tenant.Delete{By: by.UserID, At: stamp(by.At)}).onlyIf(by))
 }
 
 // DeleteTenant is [Executor.DeleteTenant] for people: the tenant's database stays where it is, for a return.
@@ -37,7 +37,7 @@ func (c *Commands) RestoreTenant(ctx context.Context, by Caller, tenantID string
 // RestoreTenant records that a deleted tenant is served again, with the members that it had; its database must be there. A tenant that is
 // not deleted stays as it is. Refusal: tenant.unknown.
 func (x *Executor) RestoreTenant(ctx context.Context, by Caller, tenantID string) (Receipt, error) {
-	return x.Execute(ctx, eventstore.PlatformTenant, by.meta(), tenantStep(tenantID, tenant.Restore{By: by.UserID, At: stamp(by.At)}))
+	return x.Execute(ctx, eventstore.PlatformTenant, by.meta(), tenantStep(tenantID, tenant.Restore{By: by.UserID, At: stamp(by.At)}).onlyIf(by))
 }
 
 // TenantState is what the platform's log knows of a tenant.

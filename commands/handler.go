@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/factum-platform/factum/domain/es"
@@ -46,8 +47,8 @@ type Decision[S, C, E any] struct {
 	Command C
 	// Claims is a pure difference of two states, so that nobody can forget to release a value. Optional.
 	Claims func(before, after S) []eventstore.Claim
-	// IfMatch is the version that the client saw (its ETag); nil lets a conflict be decided again.
-	IfMatch *eventstore.Version
+	// IfMatch is the versions that the client would change (its ETags); nil lets a conflict be decided again.
+	IfMatch []eventstore.Version
 
 	// State is, after Executor.Execute, the state after the command's facts.
 	State S
@@ -76,8 +77,8 @@ func (d *Decision[S, C, E]) load(ctx context.Context, log eventstore.Log, codec 
 }
 
 func (d *Decision[S, C, E]) decide() ([]any, []eventstore.Claim, error) {
-	if d.IfMatch != nil && *d.IfMatch != d.at {
-		return nil, nil, &eventstore.ConflictError{Stream: d.Stream, Expected: eventstore.At(*d.IfMatch), Actual: d.at}
+	if d.IfMatch != nil && !slices.Contains(d.IfMatch, d.at) {
+		return nil, nil, &StaleError{d.Stream, d.at}
 	}
 	var err error
 	if d.facts, err = d.Decider.Decide(d.current, d.Command); err != nil {
@@ -129,6 +130,23 @@ func NewExecutor(store eventstore.Store, codec *seal.Codec) *Executor {
 	return &Executor{store: store, codec: codec}
 }
 
+// StaleError says that a stream does not have a version that the client would change. Nothing was written to it.
+type StaleError struct {
+	Stream eventstore.StreamID
+	Actual eventstore.Version
+}
+
+// Error implements error.
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("commands: %s has version %d, which is none of those that were to be changed", e.Stream, e.Actual)
+}
+
+// onlyIf lets the step change the versions that the caller named.
+func (d *Decision[S, C, E]) onlyIf(by Caller) *Decision[S, C, E] {
+	d.IfMatch = by.IfMatch
+	return d
+}
+
 // UnfinishedError says that a command failed after some of its steps had been written, on an engine that cannot append to several
 // streams at once. The same command given again does the rest.
 type UnfinishedError struct{ Err error }
@@ -147,7 +165,7 @@ func (e *UnfinishedError) Unwrap() error { return e.Err }
 //
 // A command that ran before is recognised by its id and actor and answered with its first receipt. A conflict is decided again
 // on fresh facts, unless a step has IfMatch. Errors: *[es.Refusal], *[eventstore.ConflictError], *[eventstore.ClaimError],
-// *[eventstore.ReusedKeyError], or a failure after which the same command may be tried again ([MayHaveHappened] tells whether it
+// *[eventstore.ReusedKeyError], *[StaleError], or a failure after which the same command may be tried again ([MayHaveHappened] tells whether it
 // may have been carried out); each wrapped in *[UnfinishedError] when a step is written already.
 func (x *Executor) Execute(ctx context.Context, tenant eventstore.TenantID, meta eventstore.Meta, steps ...Step) (Receipt, error) {
 	if meta.Command == "" { // event ids derive from it: without one every command would be the same

@@ -36,12 +36,12 @@ func (c *Commands) ChangeRole(ctx context.Context, by Caller, tenantID, userID, 
 // RemoveMember ends a membership; what the user uploaded stays. Access ends as soon as the directory has the fact. Refusals:
 // membership.unknown, and membership.last_admin for the only admin.
 func (c *Commands) RemoveMember(ctx context.Context, by Caller, tenantID, userID string) (Receipt, error) {
-	return c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), memberStep(tenantID, membership.Remove{TenantID: tenantID, UserID: userID, By: by.UserID, At: stamp(by.At)}))
+	return c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), memberStep(tenantID, membership.Remove{TenantID: tenantID, UserID: userID, By: by.UserID, At: stamp(by.At)}).onlyIf(by))
 }
 
 // memberAfter carries out a command that leaves the user a member. A repetition may find that the membership has ended since.
 func (c *Commands) memberAfter(ctx context.Context, by Caller, tenantID, userID string, command membership.Command) (membership.Member, Receipt, error) {
-	step := memberStep(tenantID, command)
+	step := memberStep(tenantID, command).onlyIf(by)
 	receipt, err := c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), step)
 	if err != nil {
 		return membership.Member{}, Receipt{}, err

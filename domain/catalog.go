@@ -25,6 +25,7 @@ func Catalog() []es.EventType {
 		es.Event[tenant.Created]("tenant.created").WithSafe("tenant_id", "name", "database_name", "created_by"),
 		es.Event[tenant.Provisioned]("tenant.provisioned").WithSafe("tenant_id"),
 		es.Event[tenant.Renamed]("tenant.renamed").WithSafe("tenant_id", "name", "renamed_by"),
+		es.Event[tenant.PreconditionsSet]("tenant.preconditions_set").WithSafe("tenant_id", "set_by"),
 		es.Event[tenant.Deleted]("tenant.deleted").WithSafe("tenant_id", "deleted_by"),
 		es.Event[tenant.Restored]("tenant.restored").WithSafe("tenant_id", "restored_by"),
 		es.Event[membership.Granted]("membership.granted").WithSafe("tenant_id", "user_id", "role", "granted_by"),

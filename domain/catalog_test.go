@@ -128,6 +128,8 @@ func example(t *testing.T, event es.EventType) []byte {
 			f.Set(reflect.ValueOf(es.Person("personal " + event.Go.Field(i).Name)))
 		case int, int64:
 			f.SetInt(int64(i + 1))
+		case bool:
+			f.SetBool(true)
 		case []byte:
 			f.SetBytes([]byte{1, 2, 3})
 		case time.Time:

@@ -167,6 +167,10 @@ func describes(t *testing.T, what string, schema, data json.RawMessage) {
 			if kind.Type != "integer" {
 				t.Errorf("%s.%s is a number; its schema says %s", what, name, kind.Type)
 			}
+		case bool:
+			if kind.Type != "boolean" {
+				t.Errorf("%s.%s is a boolean; its schema says %s", what, name, kind.Type)
+			}
 		default:
 			if kind.Type != "object" {
 				t.Errorf("%s.%s is %T; its schema says %s", what, name, value, kind.Type)

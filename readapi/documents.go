@@ -18,9 +18,9 @@ import (
 
 func (r routes) documents(api huma.API) {
 	httpapi.Route(api, get("list-documents", "/api/tenants/{tenant_id}/documents", "documents", "The tenant's documents, newest first unless sorted otherwise"), r.listDocuments)
-	httpapi.Route(api, get("get-document", "/api/tenants/{tenant_id}/documents/{document_id}", "documents", "A document and its file"), r.document)
-	httpapi.Route(api, get("download-url", "/api/tenants/{tenant_id}/documents/{document_id}/download-url", "documents",
-		"A URL by which whoever has it may read the document's content for a while"), r.downloadURL)
+	httpapi.Route(api, versioned(httpapi.TagDocument, get("get-document", "/api/tenants/{tenant_id}/documents/{document_id}", "documents", "A document and its file")), r.document)
+	httpapi.Route(api, secret(get("download-url", "/api/tenants/{tenant_id}/documents/{document_id}/download-url", "documents",
+		"A URL by which whoever has it may read the document's content for a while")), r.downloadURL)
 	httpapi.Route(api, binary(get("download-document", "/api/tenants/{tenant_id}/documents/{document_id}/download", "documents",
 		"The document's content, with its media type"), "*/*"), r.download)
 }
@@ -39,10 +39,11 @@ type oneDocument struct {
 
 func (r routes) readDocument(ctx context.Context, in *oneDocument) (httpapi.DocumentWithFile, httpapi.Settled, error) {
 	var d httpapi.DocumentWithFile
+	var version uint64
 	at, err := r.Server.Read(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(tx readmodel.Tx, schema string) error {
-		return tx.QueryRow(ctx, fmt.Sprintf(`select %[1]s, f.md5_hash, f.s3_path, f.file_size, f.created_at
+		return tx.QueryRow(ctx, fmt.Sprintf(`select %[1]s, f.md5_hash, f.s3_path, f.file_size, f.created_at, d.version
 			from %[2]s.documents d join %[2]s.files f on f.id = d.file_id where d.id = $1`, documentColumns, schema), in.DocumentID).
-			Scan(append(documentFields(&d.Document), &d.File.MD5Hash, &d.File.S3Path, &d.File.FileSize, &d.File.CreatedAt)...)
+			Scan(append(documentFields(&d.Document), &d.File.MD5Hash, &d.File.S3Path, &d.File.FileSize, &d.File.CreatedAt, &version)...)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return d, at, httpapi.NotFound()
@@ -50,6 +51,7 @@ func (r routes) readDocument(ctx context.Context, in *oneDocument) (httpapi.Docu
 	if err != nil {
 		return d, at, fmt.Errorf("readapi: document: %w", err)
 	}
+	httpapi.Tag(ctx, httpapi.TagDocument, version)
 	return d, at, nil
 }
 

@@ -20,7 +20,7 @@ import (
 
 func (r routes) files(api huma.API) {
 	httpapi.Route(api, get("list-files", "/api/files/{tenant_id}/files", "files", "The tenant's stored contents, newest first unless sorted otherwise"), r.listFiles)
-	httpapi.Route(api, get("get-file", "/api/files/{tenant_id}/files/{file_id}", "files", "A stored content with its time-stamp and its documents"), r.getFile)
+	httpapi.Route(api, versioned(httpapi.TagFile, get("get-file", "/api/files/{tenant_id}/files/{file_id}", "files", "A stored content with its time-stamp and its documents")), r.getFile)
 }
 
 type fileQuery struct {
@@ -122,13 +122,14 @@ type filePage struct {
 
 const fileColumns = `f.id::text, f.md5_hash, f.s3_path, f.file_size, f.created_at, f.sha256_hash, f.updated_at, f.created_by::text, f.document_count,
 	f.ts_status, f.ts_attempts, f.ts_reason, f.ts_requested_at, f.ts_last_attempt, f.ts_next_attempt, f.ts_response, f.ts_gen_time, f.ts_serial,
-	f.ts_policy, f.ts_algorithm, f.ts_authority, f.ts_stamped_at`
+	f.ts_policy, f.ts_algorithm, f.ts_authority, f.ts_stamped_at, f.version`
 
 // storedFile is a row of the table files.
 type storedFile struct {
 	basic    FileBasic
 	more     FileMore
 	response []byte
+	version  uint64
 }
 
 func scanFile(row pgx.CollectableRow) (storedFile, error) {
@@ -140,7 +141,7 @@ func scanFile(row pgx.CollectableRow) (storedFile, error) {
 	)
 	err := row.Scan(&f.basic.ID, &f.basic.MD5Hash, &f.basic.S3Path, &f.basic.FileSize, &f.basic.CreatedAt, &f.more.SHA256Hash, &f.more.UpdatedAt,
 		&f.more.CreatedBy, &f.more.DocumentCount, &t.Status, &attempts, &t.ErrorMessage, &requested, &lastAttempt, &nextAttempt,
-		&f.response, &generated, &t.SerialNumber, &t.PolicyOID, &t.Algorithm, &t.TSAAuthority, &recorded)
+		&f.response, &generated, &t.SerialNumber, &t.PolicyOID, &t.Algorithm, &t.TSAAuthority, &recorded, &f.version)
 	if err != nil {
 		return f, err
 	}
@@ -270,5 +271,7 @@ func (r routes) getFile(ctx context.Context, in *oneFile) (*httpapi.Answer[fileW
 	if err != nil {
 		return nil, err
 	}
+	httpapi.Tag(ctx, httpapi.TagFile, f.version)
+	httpapi.TagWhole(ctx) // it shows documents too
 	return httpapi.Answered(at, "The file.", fileWithDocuments{f.basic, f.more, documents}), nil
 }

@@ -55,6 +55,18 @@ func get(id, path, tag, summary string, errors ...int) httpapi.Op {
 	return httpapi.Op{ID: id, Method: http.MethodGet, Path: path, Tag: tag, Summary: summary, Errors: errors}
 }
 
+// versioned describes a query with an entity tag, of which one part is the version of the stream that the letter stands for.
+func versioned(letter string, op httpapi.Op) httpapi.Op {
+	op.Versioned = letter
+	return op
+}
+
+// secret describes a query whose answer lets whoever has it do something.
+func secret(op httpapi.Op) httpapi.Op {
+	op.Secret = true
+	return op
+}
+
 // binary documents an answer that is no JSON.
 func binary(op httpapi.Op, kind string) httpapi.Op {
 	text := &huma.Schema{Type: huma.TypeString}

@@ -13,7 +13,7 @@ import (
 
 func (r routes) tenants(api huma.API) {
 	httpapi.Route(api, get("list-tenants", "/api/tenants", "tenants", "The caller's tenants, latest joined first", http.StatusBadRequest), r.myTenants)
-	httpapi.Route(api, get("get-tenant", "/api/tenants/{tenant_id}", "tenants", "A tenant and its members; positions are the platform's"), r.tenant)
+	httpapi.Route(api, versioned(httpapi.TagTenant, get("get-tenant", "/api/tenants/{tenant_id}", "tenants", "A tenant and its members; positions are the platform's")), r.tenant)
 	httpapi.Route(api, get("tsa-status", "/api/tenants/{tenant_id}/tsa/status", "time-stamps", "Whether new files are time-stamped, and how many were"), r.tsaStatus)
 }
 
@@ -31,13 +31,20 @@ type tenantWithMembers struct {
 func (r routes) tenant(ctx context.Context, in *inTenant) (*httpapi.Answer[tenantWithMembers], error) {
 	m := httpapi.MembershipOf(ctx)
 	out := tenantWithMembers{Tenant: m.Tenant, Role: m.Role}
+	var membersAt uint64
 	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) (err error) {
+		if err := tx.QueryRow(ctx, fmt.Sprintf(`select coalesce((select version from %s.member_lists where tenant_id = $1), 0)`, schema), m.ID).Scan(&membersAt); err != nil {
+			return err
+		}
 		out.Members, err = members(ctx, tx, schema, m.ID, "", httpapi.Page{Page: 1, PerPage: maxMembers})
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: tenant: %w", err)
 	}
+	httpapi.Tag(ctx, httpapi.TagTenant, m.Version)
+	httpapi.Tag(ctx, httpapi.TagMembers, membersAt)
+	httpapi.TagWhole(ctx) // it shows the members' accounts, and the caller's role
 	return httpapi.Answered(at, "The tenant.", out), nil
 }
 

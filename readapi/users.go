@@ -14,15 +14,16 @@ import (
 )
 
 func (r routes) users(api huma.API) {
-	httpapi.Route(api, get("me", "/api/users/me", "users", "The caller's account", http.StatusNotFound, http.StatusBadRequest), r.me)
+	httpapi.Route(api, versioned(httpapi.TagUser, get("me", "/api/users/me", "users", "The caller's account", http.StatusNotFound, http.StatusBadRequest)), r.me)
 	httpapi.Route(api, get("my-tenants", "/api/users/me/tenants", "users", "The caller's tenants, latest joined first", http.StatusBadRequest), r.myTenants)
 }
 
 func (r routes) me(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[httpapi.Account], error) {
 	var u httpapi.Account
+	var version uint64
 	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) error {
-		return tx.QueryRow(ctx, fmt.Sprintf(`select id::text, first_name, last_name, email, email_verified, is_active, created_at, updated_at from %s.users where id = $1`, schema),
-			httpapi.PrincipalOf(ctx).UserID).Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.EmailVerified, &u.IsActive, &u.CreatedAt, &u.UpdatedAt)
+		return tx.QueryRow(ctx, fmt.Sprintf(`select id::text, first_name, last_name, email, email_verified, is_active, created_at, updated_at, version from %s.users where id = $1`, schema),
+			httpapi.PrincipalOf(ctx).UserID).Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.EmailVerified, &u.IsActive, &u.CreatedAt, &u.UpdatedAt, &version)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, httpapi.NotFound()
@@ -30,6 +31,7 @@ func (r routes) me(ctx context.Context, in *httpapi.Fresh) (*httpapi.Answer[http
 	if err != nil {
 		return nil, fmt.Errorf("readapi: user: %w", err)
 	}
+	httpapi.Tag(ctx, httpapi.TagUser, version)
 	return httpapi.Answered(at, "Your account.", u), nil
 }
 

@@ -26,6 +26,7 @@ type edge struct {
 	limits  httpapi.Limits
 	proxies clientaddr.Proxies
 	origins []string
+	tls     bool // people reach the API by https
 }
 
 // generous are the limits of a system that one developer uses.

@@ -330,7 +330,7 @@ func (p *platform) startServer(st *stack, ln net.Listener) error {
 		Metrics: p.metrics, MetricsHandler: telemetry.Handler(p.metrics), Version: version, ProbesOnly: !p.roles.has(roleAPI),
 	}
 	if p.roles.has(roleAPI) {
-		c.Auth, c.Origins, c.Proxies, c.Limits = p.accounts, p.edge.origins, p.edge.proxies, p.edge.limits
+		c.Auth, c.Origins, c.Proxies, c.Limits, c.TLS = p.accounts, p.edge.origins, p.edge.proxies, p.edge.limits, p.edge.tls
 		c.Limits.Limiter = ratelimit.New(ratelimit.Config{Pool: p.pool, MAC: func(ctx context.Context, scope, value string) ([]byte, error) {
 			return p.keys.MAC(ctx, tenants.Platform, "ratelimit", scope+" "+value)
 		}})

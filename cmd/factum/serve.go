@@ -183,6 +183,7 @@ func (c ServeCmd) settings(ctx context.Context) (s settings, err error) {
 	if s.edge, err = c.edge(); err != nil {
 		return s, err
 	}
+	s.edge.tls = strings.HasPrefix(c.PublicURL, "https://")
 	if s.tsa, err = c.authority(ctx, s.roles, s.log); err != nil || !s.roles.has(roleAPI) {
 		return s, err
 	}

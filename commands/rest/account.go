@@ -12,7 +12,7 @@ import (
 
 func (r routes) account(api huma.API) {
 	route(api, httpapi.Op{
-		ID: "change-profile", Method: http.MethodPut, Path: "/api/users/me", Tag: "users",
+		ID: "change-profile", Method: http.MethodPut, Versioned: httpapi.TagUser, Path: "/api/users/me", Tag: "users",
 		Summary: "Change the caller's names", Accepts: true, Errors: []int{http.StatusConflict, http.StatusNotFound},
 	}, r.changeProfile)
 	route(api, httpapi.Op{
@@ -53,6 +53,7 @@ func (r routes) changeProfile(ctx context.Context, in *profile) (*httpapi.Answer
 	if err != nil {
 		return nil, err
 	}
+	httpapi.Tag(ctx, httpapi.TagUser, uint64(receipt.Version))
 	return httpapi.Answered(r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory()), "Your profile is changed.", accountOf(u)), nil
 }
 

@@ -25,11 +25,11 @@ func (r routes) documents(api huma.API) {
 		}}}},
 	}, r.uploadDocument)
 	route(api, httpapi.Op{
-		ID: "delete-document", Method: http.MethodDelete, Path: "/api/tenants/{tenant_id}/documents/{document_id}", Tag: "documents",
+		ID: "delete-document", Method: http.MethodDelete, Versioned: httpapi.TagDocument, Path: "/api/tenants/{tenant_id}/documents/{document_id}", Tag: "documents",
 		Summary: "Remove a document; its file and the file's time-stamp stay", Errors: []int{http.StatusConflict},
 	}, r.deleteDocument)
 	route(api, httpapi.Op{
-		ID: "change-document", Method: http.MethodPut, Path: "/api/tenants/{tenant_id}/documents/{document_id}", Tag: "documents", Accepts: true,
+		ID: "change-document", Method: http.MethodPut, Versioned: httpapi.TagDocument, Path: "/api/tenants/{tenant_id}/documents/{document_id}", Tag: "documents", Accepts: true,
 		Summary: "Change a document's name, media type or metadata; what is not named stays", Errors: []int{http.StatusConflict},
 	}, r.changeDocument)
 	route(api, httpapi.Op{
@@ -114,6 +114,7 @@ func (r routes) changeDocument(ctx context.Context, in *documentChange) (*httpap
 		return nil, err
 	}
 	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Documents(tenant))
+	httpapi.Tag(ctx, httpapi.TagDocument, uint64(receipt.Version))
 	return httpapi.Answered(at, "The document is changed.", httpapi.Document{
 		ID: d.ID, Filename: d.Filename, MimeType: d.MimeType, FileID: d.FileID, UserID: d.UserID, CreatedBy: d.UserID,
 		CreatedAt: httpapi.Time(d.CreatedAt), UpdatedAt: httpapi.Time(d.UpdatedAt), Metadata: d.Metadata,

@@ -13,7 +13,7 @@ import (
 
 func (r routes) files(api huma.API) {
 	route(api, httpapi.Op{
-		ID: "delete-file", Method: http.MethodDelete, Path: "/api/files/{tenant_id}/files/{file_id}", Tag: "files",
+		ID: "delete-file", Method: http.MethodDelete, Versioned: httpapi.TagFile, Path: "/api/files/{tenant_id}/files/{file_id}", Tag: "files",
 		Summary: "Keep a content no longer that no document refers to; its object goes", Errors: []int{http.StatusConflict},
 	}, r.deleteFile)
 	route(api, httpapi.Op{

@@ -14,15 +14,15 @@ import (
 func (r routes) members(api huma.API) {
 	const all, one = "/api/tenants/{tenant_id}/users", "/api/tenants/{tenant_id}/users/{user_id}"
 	route(api, httpapi.Op{
-		ID: "add-member", Method: http.MethodPost, Path: all, Tag: "members", Accepts: true, Status: http.StatusCreated,
+		ID: "add-member", Method: http.MethodPost, Versioned: httpapi.TagMembers, Path: all, Tag: "members", Accepts: true, Status: http.StatusCreated,
 		Summary: "Make a user a member", Errors: []int{http.StatusConflict},
 	}, r.addMember)
 	route(api, httpapi.Op{
-		ID: "change-role", Method: http.MethodPut, Path: one, Tag: "members", Accepts: true,
+		ID: "change-role", Method: http.MethodPut, Versioned: httpapi.TagMembers, Path: one, Tag: "members", Accepts: true,
 		Summary: "Give a member another role; the last admin stays one", Errors: []int{http.StatusConflict},
 	}, r.changeRole)
 	route(api, httpapi.Op{
-		ID: "remove-member", Method: http.MethodDelete, Path: one, Tag: "members",
+		ID: "remove-member", Method: http.MethodDelete, Versioned: httpapi.TagMembers, Path: one, Tag: "members",
 		Summary: "End a membership, also one's own; the last admin stays. What the user uploaded stays too", Errors: []int{http.StatusConflict},
 	}, r.removeMember)
 }
@@ -49,6 +49,7 @@ func (r routes) addMember(ctx context.Context, in *newMember) (*httpapi.Answer[m
 	if err != nil {
 		return nil, err
 	}
+	httpapi.Tag(ctx, httpapi.TagMembers, uint64(receipt.Version))
 	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory())
 	return httpapi.Answered(at, "The user is a member.", memberRoleOf(tenant, user, m)), nil
 }
@@ -74,6 +75,7 @@ func (r routes) changeRole(ctx context.Context, in *newRole) (*httpapi.Answer[me
 	if err != nil {
 		return nil, err
 	}
+	httpapi.Tag(ctx, httpapi.TagMembers, uint64(receipt.Version))
 	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory())
 	return httpapi.Answered(at, "The member has the role.", memberRoleOf(tenant, user, m)), nil
 }

@@ -67,7 +67,14 @@ func (r routes) caller(ctx context.Context, key string) commands.Caller {
 	} else if tenant := httpapi.MembershipOf(ctx).ID; tenant != "" {
 		key = tenant + " " + key
 	}
-	return commands.Caller{UserID: httpapi.PrincipalOf(ctx).UserID, Command: key, Correlation: httpapi.RequestID(ctx), At: r.Now()}
+	by := commands.Caller{UserID: httpapi.PrincipalOf(ctx).UserID, Command: key, Correlation: httpapi.RequestID(ctx), At: r.Now()}
+	if versions := httpapi.IfMatchOf(ctx); versions != nil {
+		by.IfMatch = make([]eventstore.Version, len(versions)) // not nil, also when it is empty
+		for i, v := range versions {
+			by.IfMatch[i] = eventstore.Version(v)
+		}
+	}
+	return by
 }
 
 // refusals says how a refusal of the domain is answered; one that is missing here is answered 400 with its own code.
@@ -109,6 +116,7 @@ func answer(err error) error {
 		reused   *eventstore.ReusedKeyError
 		closed   *eventstore.UnavailableError
 		throttle *auth.ThrottledError
+		stale    *commands.StaleError
 	)
 	switch {
 	case errors.As(err, &problem):
@@ -121,6 +129,8 @@ func answer(err error) error {
 			return httpapi.NewProblem(http.StatusBadRequest, "", refusal.Detail)
 		}
 		return httpapi.NewProblem(known.status, known.code, refusal.Detail)
+	case errors.As(err, &stale):
+		return httpapi.Stale()
 	case errors.As(err, &reused):
 		return httpapi.ReusedKey()
 	case errors.As(err, &conflict):

@@ -18,15 +18,15 @@ func (r routes) tenants(api huma.API) {
 		Errors: []int{http.StatusConflict},
 	}, r.createTenant)
 	route(api, httpapi.Op{
-		ID: "rename-tenant", Method: http.MethodPut, Path: "/api/tenants/{tenant_id}", Tag: "tenants", Accepts: true,
-		Summary: "Change a tenant's name; its database keeps the first one", Errors: []int{http.StatusConflict},
-	}, r.renameTenant)
+		ID: "change-tenant", Method: http.MethodPut, Versioned: httpapi.TagTenant, Path: "/api/tenants/{tenant_id}", Tag: "tenants", Accepts: true,
+		Summary: "Change a tenant's name (its database keeps the first one), or whether changes need If-Match", Errors: []int{http.StatusConflict},
+	}, r.changeTenant)
 	route(api, httpapi.Op{
-		ID: "delete-tenant", Method: http.MethodDelete, Path: "/api/tenants/{tenant_id}", Tag: "tenants",
+		ID: "delete-tenant", Method: http.MethodDelete, Versioned: httpapi.TagTenant, Path: "/api/tenants/{tenant_id}", Tag: "tenants",
 		Summary: "Serve a tenant no longer; everything stays for a return", Errors: []int{http.StatusConflict},
 	}, r.deleteTenant)
 	route(api, httpapi.Op{
-		ID: "restore-tenant", Method: http.MethodPost, Path: "/api/tenants/{tenant_id}/restore", Tag: "tenants",
+		ID: "restore-tenant", Method: http.MethodPost, Versioned: httpapi.TagTenant, Path: "/api/tenants/{tenant_id}/restore", Tag: "tenants",
 		Summary: "Serve a deleted tenant again, with the members that it had", Errors: []int{http.StatusConflict},
 	}, r.restoreTenant)
 }
@@ -62,28 +62,29 @@ type tenantChange struct {
 	httpapi.InTenant
 	httpapi.Repeatable
 	Body struct {
-		Name     *string `json:"name,omitempty" minLength:"1" maxLength:"255" example:"North Mill"`
-		IsActive *bool   `json:"is_active,omitempty" enum:"true" doc:"Changes nothing: to end a tenant, delete it."`
+		Name           *string `json:"name,omitempty" minLength:"1" maxLength:"255" example:"North Mill"`
+		RequireIfMatch *bool   `json:"require_if_match,omitempty" doc:"Whether changes of documents, files, members and of the tenant itself are refused (428) without If-Match."`
+		IsActive       *bool   `json:"is_active,omitempty" enum:"true" doc:"Changes nothing: to end a tenant, delete it."`
 	}
 }
 
-func (r routes) renameTenant(ctx context.Context, in *tenantChange) (*httpapi.Answer[httpapi.Tenant], error) {
+func (r routes) changeTenant(ctx context.Context, in *tenantChange) (*httpapi.Answer[httpapi.Tenant], error) {
 	t := httpapi.MembershipOf(ctx).Tenant
-	if in.Body.Name == nil && in.Body.IsActive == nil {
+	if in.Body.Name == nil && in.Body.RequireIfMatch == nil && in.Body.IsActive == nil {
 		return nil, httpapi.Invalid(map[string][]string{"_schema": {"Name at least one field."}})
 	}
-	if in.Body.Name == nil {
-		return httpapi.Answered(r.Server.Settle(ctx, 0, httpapi.Directory()), "The tenant is as it was.", t), nil
-	}
-	renamed, receipt, err := r.Commands.RenameTenant(ctx, r.caller(ctx, in.IdempotencyKey), t.ID, *in.Body.Name)
+	changed, receipt, err := r.Commands.ChangeTenant(ctx, r.caller(ctx, in.IdempotencyKey), t.ID, commands.ChangeTenant{
+		Name: in.Body.Name, RequireIfMatch: in.Body.RequireIfMatch,
+	})
 	if err != nil {
 		return nil, err
 	}
-	t.Name = renamed.Name
-	if renamed.UpdatedAt.After(time.Time(t.UpdatedAt)) {
-		t.UpdatedAt = httpapi.Time(renamed.UpdatedAt)
+	httpapi.Tag(ctx, httpapi.TagTenant, uint64(receipt.Version))
+	t.Name, t.RequireIfMatch = changed.Name, changed.RequireIfMatch
+	if changed.UpdatedAt.After(time.Time(t.UpdatedAt)) {
+		t.UpdatedAt = httpapi.Time(changed.UpdatedAt)
 	}
-	return httpapi.Answered(r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory()), "The tenant has the name.", t), nil
+	return httpapi.Answered(r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory()), "The tenant is as you want it.", t), nil
 }
 
 type tenantOnly struct {

@@ -29,10 +29,12 @@ type Adopt struct {
 // Provision says that the database is ready.
 type Provision struct{ At time.Time }
 
-// Rename asks for another name, which is trimmed.
-type Rename struct {
-	Name, By string
-	At       time.Time
+// Change asks for another name, which is trimmed, and whether changes must name the version that they change; nil leaves it as it is.
+type Change struct {
+	Name                  *string
+	PreconditionsRequired *bool
+	By                    string
+	At                    time.Time
 }
 
 // Delete asks that the tenant is served no longer.
@@ -50,7 +52,7 @@ type Restore struct {
 func (Create) isTenantCommand()    {}
 func (Adopt) isTenantCommand()     {}
 func (Provision) isTenantCommand() {}
-func (Rename) isTenantCommand()    {}
+func (Change) isTenantCommand()    {}
 func (Delete) isTenantCommand()    {}
 func (Restore) isTenantCommand()   {}
 
@@ -64,7 +66,9 @@ type State struct {
 	DatabaseName string
 	CreatedBy    string
 	CreatedAt    time.Time
-	UpdatedAt    time.Time // when it was created, renamed, deleted or restored last
+	UpdatedAt    time.Time // when it was created, changed, deleted or restored last
+
+	PreconditionsRequired bool
 }
 
 // Decider decides about one tenant. Refusals: tenant.name, tenant.exists, tenant.unknown, tenant.deleted.
@@ -91,19 +95,8 @@ var Decider = es.Decider[State, Command, Event]{
 				return nil, nil
 			}
 			return []Event{Provisioned{TenantID: s.ID, At: c.At}}, nil
-		case Rename:
-			name, err := checkName(c.Name)
-			switch {
-			case err != nil:
-				return nil, err
-			case !s.Exists:
-				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
-			case s.Deleted:
-				return nil, es.Refuse("tenant.deleted", "This tenant was deleted.")
-			case name == s.Name:
-				return nil, nil
-			}
-			return []Event{Renamed{TenantID: s.ID, Name: name, RenamedBy: c.By, At: c.At}}, nil
+		case Change:
+			return change(s, c)
 		case Delete:
 			if !s.Exists {
 				return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
@@ -132,6 +125,8 @@ var Decider = es.Decider[State, Command, Event]{
 			s.Provisioned = true
 		case Renamed:
 			s.Name, s.UpdatedAt = e.Name, e.At
+		case PreconditionsSet:
+			s.PreconditionsRequired, s.UpdatedAt = e.Required, e.At
 		case Deleted:
 			s.Deleted, s.UpdatedAt = true, e.At
 		case Restored:
@@ -150,6 +145,28 @@ func create(s State, c Create) ([]Event, error) {
 		return nil, es.Refuse("tenant.exists", "This tenant exists already.")
 	}
 	return []Event{Created{TenantID: c.TenantID, Name: name, DatabaseName: c.DatabaseName, CreatedBy: c.By, At: c.At}}, nil
+}
+
+func change(s State, c Change) (events []Event, err error) {
+	var name string
+	if c.Name != nil {
+		if name, err = checkName(*c.Name); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case !s.Exists:
+		return nil, es.Refuse("tenant.unknown", "There is no such tenant.")
+	case s.Deleted:
+		return nil, es.Refuse("tenant.deleted", "This tenant was deleted.")
+	}
+	if c.Name != nil && name != s.Name {
+		events = append(events, Renamed{TenantID: s.ID, Name: name, RenamedBy: c.By, At: c.At})
+	}
+	if c.PreconditionsRequired != nil && *c.PreconditionsRequired != s.PreconditionsRequired {
+		events = append(events, PreconditionsSet{TenantID: s.ID, Required: *c.PreconditionsRequired, SetBy: c.By, At: c.At})
+	}
+	return events, nil
 }
 
 func checkName(name string) (trimmed string, err error) {

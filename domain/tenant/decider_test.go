@@ -58,22 +58,42 @@ func TestATenantLeavesAndReturns(t *testing.T) {
 	}
 }
 
-func TestRename(t *testing.T) {
+func TestATenantIsChanged(t *testing.T) {
 	at := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
 	created := Created{TenantID: "t", Name: "North Mill", DatabaseName: "db", CreatedBy: "u", At: at}
 	later := at.Add(time.Hour)
-	rename := Rename{Name: " South Mill ", By: "v", At: later}
+	to := func(name string) Change { return Change{Name: &name, By: "v", At: later} }
+	rename := to(" South Mill ")
 	renamed := Renamed{TenantID: "t", Name: "South Mill", RenamedBy: "v", At: later}
 	given(t).When(rename).Refused("tenant.unknown")
 	given(t, created).When(rename).Then(renamed)
 	given(t, created, renamed).When(rename).Then()
 	given(t, created, Deleted{TenantID: "t"}).When(rename).Refused("tenant.deleted")
 	for _, name := range []string{"", " \t", strings.Repeat("x", 256)} {
-		given(t, created).When(Rename{Name: name, By: "v", At: later}).Refused("tenant.name")
+		given(t, created).When(to(name)).Refused("tenant.name")
 	}
 	if s := Decider.Fold(Decider.Initial(), created, renamed); s.Name != "South Mill" || s.DatabaseName != "db" || !s.UpdatedAt.Equal(later) || !s.CreatedAt.Equal(at) {
 		t.Errorf("%+v", s)
 	}
+}
+
+func TestATenantDemandsPreconditions(t *testing.T) {
+	at := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
+	created := Created{TenantID: "t", Name: "North Mill", DatabaseName: "db", CreatedBy: "u", At: at}
+	demand := func(on bool) Change { return Change{PreconditionsRequired: &on, By: "v", At: at} }
+	set := func(on bool) PreconditionsSet {
+		return PreconditionsSet{TenantID: "t", Required: on, SetBy: "v", At: at}
+	}
+	given(t).When(demand(true)).Refused("tenant.unknown")
+	given(t, created, Deleted{TenantID: "t"}).When(demand(true)).Refused("tenant.deleted")
+	given(t, created).When(demand(true)).Then(set(true))
+	given(t, created).When(demand(false)).Then()
+	given(t, created, set(true)).When(demand(true)).Then()
+	given(t, created, set(true)).When(demand(false)).Then(set(false))
+	given(t, created, set(true)).When(Change{By: "v", At: at}).Then()
+	name, on := "South Mill", true
+	given(t, created).When(Change{Name: &name, PreconditionsRequired: &on, By: "v", At: at}).
+		Then(Renamed{TenantID: "t", Name: name, RenamedBy: "v", At: at}, set(true))
 }
 
 func given(t *testing.T, facts ...Event) es.Story[State, Command, Event] {

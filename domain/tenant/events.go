@@ -33,6 +33,14 @@ type Renamed struct {
 	At        time.Time `json:"at"`
 }
 
+// PreconditionsSet says whether changes in the tenant must name the version that they change.
+type PreconditionsSet struct {
+	TenantID string    `json:"tenant_id"`
+	Required bool      `json:"required"`
+	SetBy    string    `json:"set_by"`
+	At       time.Time `json:"at"`
+}
+
 // Deleted says that the tenant is served no longer. Its name and its members stay known, so that it can come back; its database is taken
 // out of service after this fact, and dropped later.
 type Deleted struct {
@@ -48,8 +56,9 @@ type Restored struct {
 	At         time.Time `json:"at"`
 }
 
-func (Created) isTenantEvent()     {}
-func (Provisioned) isTenantEvent() {}
-func (Renamed) isTenantEvent()     {}
-func (Deleted) isTenantEvent()     {}
-func (Restored) isTenantEvent()    {}
+func (Created) isTenantEvent()          {}
+func (Provisioned) isTenantEvent()      {}
+func (Renamed) isTenantEvent()          {}
+func (PreconditionsSet) isTenantEvent() {}
+func (Deleted) isTenantEvent()          {}
+func (Restored) isTenantEvent()         {}

@@ -67,7 +67,8 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	ctx, cancel := context.WithTimeout(hc.Context(), rule.within())
 	defer cancel()
 	if r := requestOf(ctx); r != nil {
-		r.route = op.Path
+		about, _ := op.Metadata[opKey].(Op)
+		r.route, r.secret = op.Path, about.Secret
 	}
 	ctx, err := s.admit(ctx, hc, rule)
 	if err != nil {
@@ -76,7 +77,7 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 		}
 		return
 	}
-	s.once(huma.WithContext(hc, ctx), rule, next)
+	s.once(huma.WithContext(hc, ctx), rule, func(hc huma.Context) { tagged(hc, next) })
 }
 
 func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
@@ -135,6 +136,11 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 			return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
 		}
 		ctx = context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach)
+	}
+	op, _ := hc.Operation().Metadata[opKey].(Op)
+	ctx, err := precondition(ctx, hc, op)
+	if err != nil {
+		return ctx, err
 	}
 	return ctx, acceptable(hc)
 }
@@ -229,7 +235,7 @@ func (s *Server) administers(ctx context.Context, user string) error {
 }
 
 const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
-	t.created_at, t.updated_at, `
+	t.created_at, t.updated_at, t.version, t.require_if_match, `
 
 const membershipColumns = tenantColumns + `m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
@@ -285,6 +291,6 @@ func (s *Server) Memberships(ctx context.Context, user string, active bool, minP
 func scanMembership(row pgx.CollectableRow) (Membership, error) {
 	m := Membership{Tenant: NewTenant("", "", "")}
 	err := row.Scan(&m.ID, &m.Name, &m.DatabaseName, &m.IsActive, &m.TSAEnabled, &m.TSAProvider, &m.CreatedBy,
-		&m.CreatedAt, &m.UpdatedAt, &m.Role, &m.JoinedAt)
+		&m.CreatedAt, &m.UpdatedAt, &m.Version, &m.RequireIfMatch, &m.Role, &m.JoinedAt)
 	return m, err
 }

@@ -23,6 +23,14 @@ var describedHeaders = map[string]*huma.Header{
 		Description: "What token is wanted (RFC 6750 §3).",
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	},
+	"ETag": {
+		Description: "The entity tag of what the answer shows, for If-Match and If-None-Match; absent where nothing is left to change.",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	},
+	"Factum-Position": {
+		Description: "How far the read model has applied the log.",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	},
 	"Idempotency-Replayed": {
 		Description: "true when the answer is that of an earlier request with the same Idempotency-Key; absent otherwise.",
 		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{"true"}},
@@ -47,10 +55,15 @@ func describeHeaders(rule Rule, op Op, responses map[string]*huma.Response) {
 		if !rule.unlimited() {
 			names = append(names, "RateLimit", "RateLimit-Policy")
 		}
+		if op.Versioned != "" && (strings.HasPrefix(status, "2") || status == "304") {
+			names = append(names, "ETag")
+		}
 		if op.repeatable() && strings.HasPrefix(status, "2") {
 			names = append(names, "Idempotency-Replayed")
 		}
 		switch status {
+		case "304":
+			names = append(names, "Factum-Position")
 		case strconv.Itoa(http.StatusConflict):
 			if op.repeatable() {
 				names = append(names, "Retry-After")

@@ -31,9 +31,11 @@ type Tenant struct {
 	SSODefaultRole      string   `json:"sso_default_role" enum:"admin,user,viewer"`
 	TSAEnabled          bool     `json:"tsa_enabled"`
 	TSAProvider         *string  `json:"tsa_provider" doc:"Short name of the time-stamping authority; null until it was first enabled."`
+	RequireIfMatch      bool     `json:"require_if_match" doc:"Changes without If-Match are refused (428)."`
 	CreatedAt           Time     `json:"created_at"`
 	UpdatedAt           Time     `json:"updated_at"`
 	CreatedBy           *string  `json:"created_by" format:"uuid"`
+	Version             uint64   `json:"-"` // of its stream
 }
 
 // NewTenant returns a tenant with what every tenant has until single sign-on can be configured: local accounts only.

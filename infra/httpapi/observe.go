@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v3"
@@ -28,6 +29,9 @@ type request struct {
 	route     string // as in [Policy]; "" for a path nobody serves
 	cause     error  // of a failure; for the log only
 	client    Client
+	tags      []string // of the answer; see Tag
+	tagWhole  bool
+	secret    bool // the answer must not be compressed; see Op.Secret
 }
 
 // Client is what is known of who sent a request. It is personal data: not for logs.
@@ -58,9 +62,18 @@ func RequestID(ctx context.Context) string {
 
 var (
 	idForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	// traceForm is a traceparent (W3C Trace Context §3.2): version, trace id, parent id, flags.
-	traceForm = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$`)
+	// traceForm is a traceparent (W3C Trace Context §3.2): version, trace id, parent id, flags. Versions to come may have more.
+	traceForm = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$`)
 )
+
+// traceOf is the trace id of a traceparent; "" for one that is not valid, which is as good as none.
+func traceOf(header string) string {
+	m := traceForm.FindStringSubmatch(header)
+	if m == nil || m[1] == "ff" || (m[1] == "00" && m[4] != "") || strings.Trim(m[2], "0") == "" || strings.Trim(m[3], "0") == "" {
+		return ""
+	}
+	return m[2]
+}
 
 // observe is the outermost layer: ids, headers, the error form, panics, metrics and the log line.
 func (s *Server) observe(c fiber.Ctx) error {
@@ -69,9 +82,7 @@ func (s *Server) observe(c fiber.Ctx) error {
 	if !idForm.MatchString(r.id) {
 		r.id = uuid.NewString()
 	}
-	if m := traceForm.FindStringSubmatch(c.Get("Traceparent")); m != nil {
-		r.trace = m[1]
-	}
+	r.trace = traceOf(c.Get("Traceparent"))
 	c.SetContext(context.WithValue(s.base, requestKey{}, r))
 	c.Set("Date", start.UTC().Format(http.TimeFormat))
 	c.Set("X-Request-Id", r.id)
@@ -80,6 +91,9 @@ func (s *Server) observe(c fiber.Ctx) error {
 	c.Set("Referrer-Policy", "no-referrer")
 	c.Set("Cache-Control", "no-store")
 	c.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if s.c.TLS {
+		c.Set("Strict-Transport-Security", "max-age=31536000")
+	}
 
 	if err := s.handle(c); err != nil {
 		c.Response().ResetBody()
@@ -88,6 +102,9 @@ func (s *Server) observe(c fiber.Ctx) error {
 		}
 	}
 	leaveNothingUnread(c)
+	if err := compress(c, r.secret); err != nil {
+		return err
+	}
 
 	status, took := c.Response().StatusCode(), time.Since(start)
 	route := r.route

@@ -120,6 +120,8 @@ var codes = map[int]string{
 	http.StatusNotAcceptable:               "not_acceptable",
 	http.StatusRequestTimeout:              "request_timeout",
 	http.StatusConflict:                    "conflict",
+	http.StatusPreconditionFailed:          "precondition_failed",
+	http.StatusPreconditionRequired:        "precondition_required",
 	http.StatusRequestEntityTooLarge:       "payload_too_large",
 	http.StatusUnsupportedMediaType:        "unsupported_media_type",
 	http.StatusTooManyRequests:             "too_many_requests",

@@ -18,7 +18,8 @@ type Op struct {
 	Body                           *huma.RequestBody         // documented body of a route that reads its body itself; optional
 	Accepts                        bool                      // the input has a JSON body
 	Reads                          bool                      // it changes nothing, whatever its method
-	Secret                         bool                      // a success holds something that must be kept nowhere, not even for a repetition
+	Versioned                      string                    // the letter in entity tags of the stream that it shows or changes; "" takes no conditions
+	Secret                         bool                      // a success holds something that must be kept nowhere, not even for a repetition, nor be compressed (BREACH)
 	// Digest reads the body of a route that reads its body itself, to its end, so that a repetition can be compared. It answers the same as the
 	// route gives to [Digested].
 	Digest func(huma.Context) ([]byte, error)
@@ -37,6 +38,9 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 	}
 	for status, response := range op.Responses {
 		o.Responses[status] = response
+	}
+	if op.Versioned != "" && op.Method == http.MethodGet {
+		o.Responses["304"] = &huma.Response{Description: http.StatusText(http.StatusNotModified)}
 	}
 	for _, status := range documented(rule, op) {
 		o.Responses[strconv.Itoa(status)] = problemResponse(api, status)
@@ -63,6 +67,7 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		registered.RequestBody = op.Body
 	}
 	describeKey(op, registered)
+	describeTags(op, registered)
 }
 
 func operationOf(api huma.API, op Op) *huma.Operation {
@@ -112,6 +117,12 @@ func documented(rule Rule, op Op) []int {
 	}
 	if rule.Access != Anyone {
 		out = append(out, http.StatusUnauthorized)
+	}
+	if op.Versioned != "" && op.Method != http.MethodGet {
+		out = append(out, http.StatusPreconditionFailed, http.StatusBadRequest)
+		if rule.tenant() && op.Method != http.MethodPost {
+			out = append(out, http.StatusPreconditionRequired)
+		}
 	}
 	if op.repeatable() {
 		out = append(out, http.StatusConflict, http.StatusUnprocessableEntity)

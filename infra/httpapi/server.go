@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,8 +61,11 @@ type Config struct {
 	Origins    []string // that browsers may call from (CORS); empty allows none but the server's own
 	Now        func() time.Time
 	Limits     Limits             // the zero value limits nothing
+	TLS        bool               // clients reach the server through TLS, and are told to insist on it (HSTS)
 	Answers    *idempotency.Store // of requests with an Idempotency-Key; nil remembers none
 	Proxies    clientaddr.Proxies // whose word on the client's address is taken; the zero value takes nobody's
+
+	headerWithin time.Duration // in place of headerTimeout, in tests
 }
 
 // Server serves the API. It is safe for concurrent use once all routes are registered.
@@ -98,7 +102,7 @@ func New(c Config) *Server {
 		AppName: "Factum", StrictRouting: true, CaseSensitive: true, Immutable: true,
 		StreamRequestBody: true, DisablePreParseMultipartForm: true,
 		BodyLimit:      maxJSONBytes, // streamed bodies are capped where they are read
-		ReadBufferSize: maxHeaderBytes, ReadTimeout: headerTimeout, WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+		ReadBufferSize: maxHeaderBytes, ReadTimeout: cmp.Or(c.headerWithin, headerTimeout), WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 		ErrorHandler: s.answerError, DisableDefaultDate: true, // observe sets it, without a goroutine that never ends
 	})
 	s.refuseUnknownMethods()
@@ -107,8 +111,8 @@ func New(c Config) *Server {
 		s.app.Use(cors.New(cors.Config{
 			AllowOrigins: c.Origins, AllowCredentials: true, MaxAge: 3600,
 			AllowMethods:  []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"},
-			AllowHeaders:  []string{"Content-Type", "Authorization", "Idempotency-Key", "Factum-Min-Position"},
-			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"},
+			AllowHeaders:  []string{"Content-Type", "Authorization", "Idempotency-Key", "Factum-Min-Position", "If-Match", "If-None-Match", "X-Request-Id", "Traceparent"},
+			ExposeHeaders: []string{"Factum-Position", "Factum-Pending", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed", "ETag"},
 		}))
 	}
 	s.api = humafiber.New(s.app, openAPIConfig(c.Version))

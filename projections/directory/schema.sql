@@ -7,7 +7,8 @@ create table users (
   last_name text not null,
   is_active boolean not null,
   created_at timestamptz not null,
-  updated_at timestamptz not null
+  updated_at timestamptz not null,
+  version bigint not null              -- of the user's stream
 );
 create table tenants (
   id uuid primary key,
@@ -16,10 +17,12 @@ create table tenants (
   provisioned boolean not null,        -- readers show a tenant once it is true
   is_active boolean not null,
   tsa_enabled boolean not null,
+  require_if_match boolean not null default false,
   tsa_provider text,                   -- null until first enabled
   created_by uuid not null,
   created_at timestamptz not null,
-  updated_at timestamptz not null
+  updated_at timestamptz not null,
+  version bigint not null default 0    -- of the tenant's stream; 0 until it was met
 );
 create table memberships (
   tenant_id uuid not null,
@@ -27,6 +30,10 @@ create table memberships (
   role text not null,                  -- admin, user, viewer
   joined_at timestamptz not null,
   primary key (tenant_id, user_id)
+);
+create table member_lists (             -- a tenant's members are one stream
+  tenant_id uuid primary key,
+  version bigint not null
 );
 create table administrators (           -- of the platform; a tenant's admins are memberships
   user_id uuid primary key,

@@ -40,6 +40,7 @@ var (
 	files = &runner.Table{Name: "files", Columns: []string{
 		"id", "sha256_hash", "md5_hash", "s3_path", "file_size", "document_count", "created_by", "created_at", "updated_at", "ts_status", "ts_attempts", "ts_reason",
 		"ts_requested_at", "ts_last_attempt", "ts_next_attempt", "ts_response", "ts_gen_time", "ts_serial", "ts_policy", "ts_algorithm", "ts_authority", "ts_stamped_at",
+		"version",
 	}}
 	documents = &runner.Table{Name: "documents", Columns: []string{
 		"id", "file_id", "filename", "mime_type", "user_id", "created_by", "created_at", "updated_at", "version",
@@ -48,43 +49,43 @@ var (
 )
 
 func apply(w *runner.Writes, rec eventstore.Recorded, fact any) error {
-	set := runner.Set
+	set, version := runner.Set, int64(rec.Version)
 	switch f := fact.(type) {
 	case file.Stored:
-		w.Insert(files, f.FileID, f.SHA256, f.MD5, f.ObjectKey, f.Size, 0, f.StoredBy, f.At, f.At, "none", 0, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil)
+		w.Insert(files, f.FileID, f.SHA256, f.MD5, f.ObjectKey, f.Size, 0, f.StoredBy, f.At, f.At, "none", 0, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, version)
 	case file.Linked:
-		w.Update(files, f.FileID, runner.Add("document_count", 1), set("updated_at", f.At))
+		w.Update(files, f.FileID, set("version", version), runner.Add("document_count", 1), set("updated_at", f.At))
 	case file.Unlinked:
-		w.Update(files, f.FileID, runner.Add("document_count", -1), set("updated_at", f.At))
+		w.Update(files, f.FileID, set("version", version), runner.Add("document_count", -1), set("updated_at", f.At))
 	case file.TimestampRequested:
-		w.Update(files, f.FileID, set("ts_status", "pending"), set("ts_attempts", 0), set("ts_reason", nil), set("ts_requested_at", f.At),
+		w.Update(files, f.FileID, set("version", version), set("ts_status", "pending"), set("ts_attempts", 0), set("ts_reason", nil), set("ts_requested_at", f.At),
 			set("ts_last_attempt", nil), set("ts_next_attempt", f.At), set("updated_at", f.At))
 	case file.Timestamped:
-		w.Update(files, f.FileID, set("ts_status", "success"), set("ts_attempts", f.Attempt), set("ts_reason", nil), set("ts_last_attempt", f.At),
+		w.Update(files, f.FileID, set("version", version), set("ts_status", "success"), set("ts_attempts", f.Attempt), set("ts_reason", nil), set("ts_last_attempt", f.At),
 			set("ts_next_attempt", nil), set("ts_response", f.Response), set("ts_gen_time", f.GenTime), set("ts_serial", f.Serial), set("ts_policy", f.Policy),
 			set("ts_algorithm", f.Algorithm), set("ts_authority", f.Authority), set("ts_stamped_at", f.At), set("updated_at", f.At))
 	case file.TimestampFailed:
-		w.Update(files, f.FileID, set("ts_attempts", f.Attempt), set("ts_reason", f.Reason), set("ts_last_attempt", f.At), set("ts_next_attempt", f.NextAttempt),
+		w.Update(files, f.FileID, set("version", version), set("ts_attempts", f.Attempt), set("ts_reason", f.Reason), set("ts_last_attempt", f.At), set("ts_next_attempt", f.NextAttempt),
 			set("updated_at", f.At))
 	case file.TimestampAbandoned:
-		w.Update(files, f.FileID, set("ts_status", "error"), set("ts_attempts", f.Attempt), set("ts_reason", f.Reason), set("ts_last_attempt", f.At),
+		w.Update(files, f.FileID, set("version", version), set("ts_status", "error"), set("ts_attempts", f.Attempt), set("ts_reason", f.Reason), set("ts_last_attempt", f.At),
 			set("ts_next_attempt", nil), set("updated_at", f.At))
 	case file.Deleted:
 		w.Delete(files, f.FileID)
 	case document.Uploaded:
 		name := f.Filename.Reveal()
-		w.Insert(documents, f.DocumentID, f.FileID, name, f.MimeType, f.UploadedBy, f.UploadedBy, f.At, f.At, int64(rec.Version), "{}", wordsOf(name), "")
+		w.Insert(documents, f.DocumentID, f.FileID, name, f.MimeType, f.UploadedBy, f.UploadedBy, f.At, f.At, version, "{}", wordsOf(name), "")
 	case document.Renamed:
 		name := f.Filename.Reveal()
-		w.Update(documents, f.DocumentID, set("filename", name), set("name_words", wordsOf(name)), set("updated_at", f.At), set("version", int64(rec.Version)))
+		w.Update(documents, f.DocumentID, set("filename", name), set("name_words", wordsOf(name)), set("updated_at", f.At), set("version", version))
 	case document.MimeTypeChanged:
-		w.Update(documents, f.DocumentID, set("mime_type", f.MimeType), set("updated_at", f.At), set("version", int64(rec.Version)))
+		w.Update(documents, f.DocumentID, set("mime_type", f.MimeType), set("updated_at", f.At), set("version", version))
 	case document.MetadataSet:
 		metadata, words, err := metadataOf(f)
 		if err != nil {
 			return err
 		}
-		w.Update(documents, f.DocumentID, set("metadata", metadata), set("metadata_words", words), set("updated_at", f.At), set("version", int64(rec.Version)))
+		w.Update(documents, f.DocumentID, set("metadata", metadata), set("metadata_words", words), set("updated_at", f.At), set("version", version))
 	case document.Deleted:
 		w.Delete(documents, f.DocumentID)
 	default:

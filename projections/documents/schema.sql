@@ -21,7 +21,8 @@ create table files (
   ts_policy text,
   ts_algorithm text,
   ts_authority text,
-  ts_stamped_at timestamptz
+  ts_stamped_at timestamptz,
+  version bigint not null                   -- of the file's stream
 );
 create table documents (
   id uuid primary key,

@@ -32,7 +32,7 @@ var kinds = map[string]func(any) bool{
 	"id": uuidKind, "user_id": uuidKind, "tenant_id": uuidKind, "file_id": uuidKind, "created_by": uuidKind, "deleted_document_id": uuidKind, "invited_by": uuidKind,
 	"created_at": timeKind, "updated_at": timeKind, "joined_at": timeKind, "expires_at": timeKind, "refreshed_at": timeKind, "invited_at": timeKind, "answered_at": timeKind,
 	"first_name": textKind, "last_name": textKind, "email": textKind, "name": textKind, "database_name": textKind, "auth_method": textKind, "sso_default_role": roleKind,
-	"is_active": boolKind, "email_verified": boolKind, "sso_auto_provisioning": boolKind, "tsa_enabled": boolKind, "tsa_provider": textKind, "sso_domain_whitelist": listKind,
+	"is_active": boolKind, "email_verified": boolKind, "sso_auto_provisioning": boolKind, "tsa_enabled": boolKind, "require_if_match": boolKind, "tsa_provider": textKind, "sso_domain_whitelist": listKind,
 	"role": roleKind, "members": listKind, "documents": listKind, "files": listKind, "tenants": listKind, "sessions": listKind, "invitations": listKind,
 	"filename": textKind, "mime_type": textKind, "metadata": mapKind, "file": mapKind, "md5_hash": sumKind(32), "sha256_hash": sumKind(64), "s3_path": textKind, "file_size": intKind,
 	"file_metadata": mapKind, "document_count": intKind, "is_orphaned": boolKind, "file_orphaned": boolKind, "freed_storage_bytes": intKind, "freed_storage_mb": numKind,

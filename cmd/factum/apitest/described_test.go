@@ -106,7 +106,7 @@ var undocumented = regexp.MustCompile(`^/(metrics|account|account\.js|api/docs|a
 // onEveryAnswer are headers of HTTP itself and those that tell browsers what not to do; no client has to know them.
 var onEveryAnswer = []string{
 	"Date", "Content-Type", "Content-Length", "Connection", "Transfer-Encoding", "Cache-Control", "Content-Security-Policy", "Referrer-Policy",
-	"X-Content-Type-Options", "X-Frame-Options",
+	"X-Content-Type-Options", "X-Frame-Options", "Vary", "Content-Encoding", "Strict-Transport-Security",
 }
 
 // conforms compares an answer with both documents: its status must be described for the route, and so must every header, the content type

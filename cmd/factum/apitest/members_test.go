@@ -48,7 +48,7 @@ func (w *world) envelope(a answer, status int, data bool) answer {
 
 var (
 	tenantFields = []string{
-		"id", "name", "database_name", "is_active", "auth_method", "sso_domain_whitelist", "sso_auto_provisioning", "sso_default_role", "tsa_enabled", "tsa_provider",
+		"id", "name", "database_name", "is_active", "auth_method", "sso_domain_whitelist", "sso_auto_provisioning", "sso_default_role", "tsa_enabled", "tsa_provider", "require_if_match",
 		"created_at", "updated_at", "created_by",
 	}
 	userFields   = []string{"id", "first_name", "last_name", "email", "is_active", "created_at", "updated_at"}

@@ -1,0 +1,259 @@
+package httpapi
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/andybalholm/brotli"
+	"github.com/gofiber/fiber/v3"
+)
+
+func get(path string, header ...string) string {
+	return "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + strings.Join(append(header, ""), "\r\n") + "\r\n"
+}
+
+func TestTextsAreCompressedAsTheClientPrefers(t *testing.T) {
+	long := strings.Repeat("a long answer ", 1000)
+	s := New(Config{})
+	answer := func(kind, body string, secret bool) fiber.Handler {
+		return func(c fiber.Ctx) error {
+			requestOf(c.Context()).secret = secret
+			c.Set("Content-Type", kind)
+			c.Set("ETag", `"d3"`)
+			return c.SendString(body)
+		}
+	}
+	s.app.Get("/json", answer("application/json", long, false))
+	s.app.Get("/short", answer("application/json", "short", false))
+	s.app.Get("/secret", answer("application/json", long, true))
+	s.app.Get("/image", answer("image/png", long, false))
+	s.app.Get("/stream", func(c fiber.Ctx) error {
+		c.Set("Content-Type", "text/plain")
+		return c.SendStream(strings.NewReader(long), len(long))
+	})
+	addr := serve(t, s)
+	for _, c := range []struct{ path, accept, coding, tag string }{
+		{"/json", "gzip", "gzip", `"d3.gzip"`},
+		{"/json", "br", "br", `"d3.br"`},
+		{"/json", "gzip, deflate, br", "br", `"d3.br"`},
+		{"/json", "GZIP;q=0.5, br;q=0", "gzip", `"d3.gzip"`},
+		{"/json", "identity", "", `"d3"`},
+		{"/json", "", "", `"d3"`},
+		{"/short", "br", "", `"d3"`},
+		{"/secret", "gzip, br", "", `"d3"`},
+		{"/image", "gzip, br", "", `"d3"`},
+		{"/stream", "gzip, br", "", ""},
+	} {
+		t.Run(c.path+" "+c.accept, func(t *testing.T) {
+			resp, body := raw(t, addr, get(c.path, "Accept-Encoding: "+c.accept))
+			if resp.Header.Get("Content-Encoding") != c.coding || resp.Header.Get("Etag") != c.tag {
+				t.Errorf("Content-Encoding %q, ETag %q", resp.Header.Get("Content-Encoding"), resp.Header.Get("Etag"))
+			}
+			if vary := resp.Header.Get("Vary"); (vary == "Accept-Encoding") != (c.path == "/json") {
+				t.Errorf("Vary %q", vary)
+			}
+			var in io.Reader = strings.NewReader(string(body))
+			switch c.coding {
+			case "br":
+				in = brotli.NewReader(in)
+			case "gzip":
+				var err error
+				if in, err = gzip.NewReader(in); err != nil {
+					t.Fatal(err)
+				}
+			}
+			plain, err := io.ReadAll(in)
+			if want := map[bool]string{true: "short", false: long}[c.path == "/short"]; err != nil || string(plain) != want {
+				t.Errorf("%d bytes, %v", len(plain), err)
+			}
+			if c.coding != "" && len(body) > len(long)/4 {
+				t.Errorf("%d of %d bytes", len(body), len(long))
+			}
+		})
+	}
+}
+
+func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
+	addr := serve(t, New(Config{Origins: []string{"https://app.example"}}))
+	preflight := func(origin string) *http.Response {
+		resp, _ := raw(t, addr, "OPTIONS /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: "+origin+
+			"\r\nAccess-Control-Request-Method: PUT\r\nAccess-Control-Request-Headers: authorization, if-match, idempotency-key\r\n\r\n")
+		return resp
+	}
+	h := preflight("https://app.example").Header
+	if h.Get("Access-Control-Allow-Origin") != "https://app.example" || h.Get("Access-Control-Allow-Credentials") != "true" || h.Get("Access-Control-Max-Age") != "3600" ||
+		!strings.Contains(h.Get("Access-Control-Allow-Methods"), "PUT") || !strings.Contains(h.Get("Access-Control-Allow-Headers"), "If-Match") {
+		t.Errorf("%v", h)
+	}
+	for _, origin := range []string{"https://evil.example", "https://app.example.evil.example", "null", "http://app.example"} {
+		if got := preflight(origin).Header.Get("Access-Control-Allow-Origin"); got != "" {
+			t.Errorf("%s is answered %q", origin, got)
+		}
+	}
+	resp, _ := raw(t, addr, get("/health", "Origin: https://app.example"))
+	if exposed := resp.Header.Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "ETag") || !strings.Contains(exposed, "RateLimit") || !strings.Contains(exposed, "Factum-Position") {
+		t.Errorf("exposed: %q", exposed)
+	}
+	// Without the setting there is no CORS at all.
+	resp, _ = raw(t, serve(t, New(Config{})), get("/health", "Origin: https://app.example"))
+	if got := resp.Header.Get("Access-Control-Allow-Origin"); got != "" {
+		t.Errorf("without a setting: %q", got)
+	}
+}
+
+func TestAnswersTellBrowsersWhatNotToDo(t *testing.T) {
+	for tls, want := range map[bool]string{true: "max-age=31536000", false: ""} {
+		resp, _ := raw(t, serve(t, New(Config{TLS: tls})), get("/health"))
+		if got := resp.Header.Get("Strict-Transport-Security"); got != want {
+			t.Errorf("TLS %v: Strict-Transport-Security %q", tls, got)
+		}
+	}
+	addr := serve(t, New(Config{}))
+	for path, policy := range map[string]string{"/health": "default-src 'none'; frame-ancestors 'none'", "/nowhere": "default-src 'none'; frame-ancestors 'none'", "/api/docs/": docsPolicy} {
+		resp, _ := raw(t, addr, get(path))
+		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Content-Security-Policy": policy} {
+			if got := resp.Header.Get(name); got != want {
+				t.Errorf("%s: %s %q; want %q", path, name, got, want)
+			}
+		}
+		if path != "/api/docs/" && resp.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: Cache-Control %q", path, resp.Header.Get("Cache-Control"))
+		}
+	}
+}
+
+func TestATraceparentThatIsNotValidIsNone(t *testing.T) {
+	const trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+	for header, want := range map[string]string{
+		"00-" + trace + "-" + parent + "-01":                   trace,
+		"cc-" + trace + "-" + parent + "-01-what.will.come":    trace,
+		"00-" + trace + "-" + parent + "-01-more":              "",
+		"ff-" + trace + "-" + parent + "-01":                   "",
+		"00-" + strings.Repeat("0", 32) + "-" + parent + "-01": "",
+		"00-" + trace + "-" + strings.Repeat("0", 16) + "-01":  "",
+		"00-" + strings.ToUpper(trace) + "-" + parent + "-01":  "",
+		"00-" + trace + "-" + parent:                           "",
+		"":                                                     "",
+	} {
+		if got := traceOf(header); got != want {
+			t.Errorf("%q: %q; want %q", header, got, want)
+		}
+	}
+}
+
+// TestAClientThatTricklesIsCutOff sends a header slower than anybody may, which would otherwise hold a connection for ever.
+func TestAClientThatTricklesIsCutOff(t *testing.T) {
+	const within = 300 * time.Millisecond
+	addr := serve(t, New(Config{headerWithin: within}))
+	var d net.Dialer
+	conn, err := d.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	start := time.Now()
+	if err := conn.SetDeadline(start.Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, conn) // ends when the server ends the connection
+		closed <- err
+	}()
+	if _, err := io.WriteString(conn, "GET /health HTTP/1.1\r\nHost: x\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		select {
+		case err := <-closed:
+			var timeout net.Error
+			if errors.As(err, &timeout) && timeout.Timeout() {
+				t.Fatal("the connection was held for 20 s")
+			}
+			if took := time.Since(start); took < within {
+				t.Errorf("cut off after %v already", took)
+			}
+			return
+		case <-tick.C:
+			if _, err := fmt.Fprintf(conn, "X-%d: y\r\n", i); err != nil {
+				tick.Stop() // it is closed; the reader says so too
+			}
+		}
+	}
+}
+
+func TestAStopFinishesRequestsThatRun(t *testing.T) {
+	s := New(Config{})
+	running, goOn := make(chan struct{}), make(chan struct{})
+	s.app.Get("/slow", func(c fiber.Ctx) error {
+		close(running)
+		<-goOn
+		return c.SendString("finished")
+	})
+	var lc net.ListenConfig
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Listen(ln) }()
+	addr := ln.Addr().String()
+
+	var d net.Dialer
+	idle, err := d.DialContext(t.Context(), "tcp", addr) // a connection that is kept for a next request holds nobody up
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	if _, err := io.WriteString(idle, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	first, err := http.ReadResponse(bufio.NewReader(idle), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Body.Close()
+
+	answered := make(chan string, 1)
+	go func() {
+		resp, body := raw(t, addr, get("/slow"))
+		answered <- fmt.Sprint(resp.StatusCode, " ", string(body))
+	}()
+	<-running
+	stopped := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		defer cancel()
+		stopped <- s.Shutdown(ctx)
+	}()
+	if err := <-served; err != nil { // the listener is closed
+		t.Error(err)
+	}
+	if conn, err := d.DialContext(t.Context(), "tcp", addr); err == nil {
+		conn.Close()
+		t.Error("a server that is being stopped takes new connections")
+	}
+	select {
+	case err := <-stopped:
+		t.Error("it stopped while a request ran:", err)
+	default:
+	}
+	close(goOn)
+	if got := <-answered; got != "200 finished" {
+		t.Errorf("the running request was answered %s", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
