@@ -75,7 +75,7 @@ func serveBare(dsn, schema string) (err error) {
 		}
 		return c.JSON(page)
 	})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

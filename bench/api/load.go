@@ -37,9 +37,6 @@ type load struct {
 	pause   time.Duration // after a 503
 }
 
-// dial is in place of fasthttp's own, which leaves a goroutine for ever.
-func dial(address string) (net.Conn, error) { return net.DialTimeout("tcp", address, callTimeout) }
-
 // loaded is what a load has measured.
 type loaded struct {
 	perSecond float64
@@ -50,14 +47,14 @@ type loaded struct {
 func (l load) run(ctx context.Context) (loaded, error) {
 	host := &fasthttp.HostClient{
 		Addr: strings.TrimPrefix(l.base, "http://"), MaxConns: l.clients, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
-		Dial:                      dial,
+		Dial: func(address string) (net.Conn, error) { // fasthttp's own leaves a goroutine for ever
+			return (&net.Dialer{Timeout: callTimeout}).DialContext(ctx, "tcp", address)
+		},
 		MaxIdleConnDuration:       2 * shortPause, // its cleaner ends so much later than the load
 		MaxIdemponentCallAttempts: 1, NoDefaultUserAgentHeader: true,
 	}
 	defer host.CloseIdleConnections()
-	begun := time.Now()
-	warm, end := begun.Add(l.window/3), begun.Add(l.window*4/3)
-	var times site.Times
+	w := newWindow(l.window)
 	var refused atomic.Int64
 	all, ctx := errgroup.WithContext(ctx)
 	for i := range l.clients {
@@ -65,7 +62,7 @@ func (l load) run(ctx context.Context) (loaded, error) {
 			req, res := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 			defer fasthttp.ReleaseRequest(req)
 			defer fasthttp.ReleaseResponse(res)
-			for n := i; ctx.Err() == nil && time.Now().Before(end); n += l.clients {
+			for n := i; ctx.Err() == nil && w.open(); n += l.clients {
 				c := l.calls[n%len(l.calls)]
 				req.Reset()
 				req.Header.SetMethod(c.method)
@@ -81,14 +78,11 @@ func (l load) run(ctx context.Context) (loaded, error) {
 				if err := host.Do(req, res); err != nil {
 					return fmt.Errorf("%s %s: %w", c.method, c.path, err)
 				}
-				now := time.Now()
 				switch {
 				case res.StatusCode() == http.StatusOK:
-					if now.After(warm) && now.Before(end) {
-						times.Add(now.Sub(sent))
-					}
+					w.done(sent)
 				case l.refused && res.StatusCode() == http.StatusServiceUnavailable && len(res.Header.Peek("Retry-After")) > 0:
-					if now.After(warm) && now.Before(end) {
+					if w.holds(time.Now()) {
 						refused.Add(1)
 					}
 					if err := site.Pass(ctx, l.pause); err != nil {
@@ -104,10 +98,9 @@ func (l load) run(ctx context.Context) (loaded, error) {
 	if err := all.Wait(); err != nil {
 		return loaded{}, err
 	}
-	out := loaded{times: times.All(), refused: int(refused.Load())}
-	if len(out.times) == 0 {
-		return out, fmt.Errorf("no request was answered with a success within %v", l.window)
+	out := loaded{refused: int(refused.Load())}
+	if out.perSecond, out.times = w.counted(); len(out.times) == 0 {
+		return out, fmt.Errorf("no request was answered with a success within %v", l.window+callTimeout)
 	}
-	out.perSecond = float64(len(out.times)) / l.window.Seconds()
 	return out, nil
 }

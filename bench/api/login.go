@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -166,25 +165,21 @@ func (b *bench) params(ctx context.Context) (p params, err error) {
 	return p, nil
 }
 
-// rate is how many hashes per second as many goroutines as cores make within the window, after a warm-up of a third of it.
-func (p params) rate(window time.Duration) float64 {
-	begun := time.Now()
-	warm, end := begun.Add(window/3), begun.Add(window*4/3)
-	var made atomic.Int64
+// rate is how many hashes per second as many goroutines as cores make within a window of that length.
+func (p params) rate(length time.Duration) float64 {
+	w := newWindow(length)
 	var all sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		all.Go(func() {
 			salt := make([]byte, 16)
-			for {
+			for w.open() {
+				begun := time.Now()
 				argon2.IDKey([]byte("stator coil 7 humming"), salt, p.time, p.memory, p.threads, 32)
-				if now := time.Now(); now.After(end) {
-					return
-				} else if now.After(warm) {
-					made.Add(1)
-				}
+				w.done(begun)
 			}
 		})
 	}
 	all.Wait()
-	return float64(made.Load()) / window.Seconds()
+	perSecond, _ := w.counted()
+	return perSecond
 }

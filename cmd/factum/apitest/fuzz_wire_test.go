@@ -3,6 +3,7 @@ package apitest
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/andybalholm/brotli"
 )
 
 // field is a header as it is sent.
@@ -236,7 +239,29 @@ func (l *line) try(r *request) (reply, error) {
 		if resp.ContentLength >= 0 {
 			resp.Header.Set("Content-Length", fmt.Sprint(resp.ContentLength))
 		}
+		if body, err = plain(resp.Header.Get("Content-Encoding"), body); err != nil {
+			return reply{}, fmt.Errorf("the answer %d cannot be unpacked: %w", resp.StatusCode, err)
+		}
 		return reply{resp.StatusCode, resp.Header, body}, nil
+	}
+}
+
+// plain is a body without its coding; that of an answer to HEAD is empty.
+func plain(coding string, body []byte) ([]byte, error) {
+	if len(body) == 0 {
+		return body, nil
+	}
+	switch coding {
+	case "gzip":
+		in, err := gzip.NewReader(bytes.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		return io.ReadAll(in)
+	case "br":
+		return io.ReadAll(brotli.NewReader(bytes.NewReader(body)))
+	default:
+		return body, nil
 	}
 }
 

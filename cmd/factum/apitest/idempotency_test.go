@@ -155,13 +155,14 @@ func (w *world) begun() {
 type pausing struct {
 	io.Reader
 	at            int
+	paused        bool // it does so once
 	reached, goOn chan struct{}
 }
 
 func (p *pausing) Read(b []byte) (int, error) {
-	if p.at <= 0 && p.reached != nil {
+	if p.at <= 0 && !p.paused {
+		p.paused = true
 		close(p.reached)
-		p.reached = nil
 		<-p.goOn
 	}
 	n, err := p.Reader.Read(b[:min(len(b), 32<<10)])
