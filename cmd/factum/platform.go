@@ -334,7 +334,7 @@ func (p *platform) startServer(st *stack, ln net.Listener) error {
 		c.Limits.Limiter = ratelimit.New(ratelimit.Config{Pool: p.pool, MAC: func(ctx context.Context, scope, value string) ([]byte, error) {
 			return p.keys.MAC(ctx, tenants.Platform, "ratelimit", scope+" "+value)
 		}})
-		c.Answers = idempotency.New(idempotency.Config{Pool: p.pool, Secrets: p.keys, MAC: func(ctx context.Context, value string) ([]byte, error) {
+		c.Answers = idempotency.New(idempotency.Config{Pool: p.pool, Secrets: p.keys, Logger: p.log, MAC: func(ctx context.Context, value string) ([]byte, error) {
 			return p.keys.MAC(ctx, tenants.Platform, "idempotency", value)
 		}})
 	}

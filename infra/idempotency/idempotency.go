@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,19 +53,25 @@ type Secrets interface {
 	Open(ctx context.Context, purpose string, sealed []byte) ([]byte, error)
 }
 
-// Config is what a store needs; all of it.
+// Config is what a store needs; all of it but Logger.
 type Config struct {
 	Pool    *pgxpool.Pool
 	Secrets Secrets
 	// MAC is HMAC under a key of the platform: bodies may hold passwords, and the table shall not help to guess them.
-	MAC func(ctx context.Context, value string) ([]byte, error)
+	MAC    func(ctx context.Context, value string) ([]byte, error)
+	Logger *slog.Logger // nil means slog.Default()
 }
 
 // Store is safe for concurrent use, also by several processes.
 type Store struct{ c Config }
 
 // New returns the store.
-func New(c Config) *Store { return &Store{c} }
+func New(c Config) *Store {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return &Store{c}
+}
 
 // Request is who asks for what. Owner separates people, and tenants: the same key of two owners is two keys.
 type Request struct {
@@ -183,7 +190,7 @@ func (s *Store) find(ctx context.Context, id, what []byte) (*Answer, error) {
 	return out, nil
 }
 
-// renew says that the attempt goes on. A failure is passed over: when it lasts, another process may begin the same request, and the log
+// renew says that the attempt goes on. A failure is logged and the attempt goes on: when it lasts, another process may begin the same request, and the log
 // recognises its command.
 func (c *Claim) renew() {
 	defer close(c.stopped)
@@ -196,8 +203,11 @@ func (c *Claim) renew() {
 		case <-tick.C:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), renewEvery)
-		_, _ = c.s.c.Pool.Exec(ctx, `update idempotency.requests set running_until = now() + $3 where id = $1 and attempt = $2`, c.id, c.attempt, heldFor)
+		_, err := c.s.c.Pool.Exec(ctx, `update idempotency.requests set running_until = now() + $3 where id = $1 and attempt = $2`, c.id, c.attempt, heldFor)
 		cancel()
+		if err != nil {
+			c.s.c.Logger.Warn("it could not be noted that a request is still being carried out", "error", err.Error())
+		}
 	}
 }
 

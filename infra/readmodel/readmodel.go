@@ -118,7 +118,7 @@ func (g *Guesses) ReadBatch(ctx context.Context, pool *pgxpool.Pool, projection,
 	key := guess{projection, tenant}
 	if known, ok := g.live.Load(key); ok {
 		at, right, err := g.readAs(ctx, pool, key, known.(int), atLeast, queue)
-		if right || err != nil && !Passing(err) || ctx.Err() != nil {
+		if right || err != nil && (!Passing(err) || ctx.Err() != nil) {
 			return at, err
 		}
 		g.live.Delete(key)

@@ -236,3 +236,40 @@ func TestABatchIsAnsweredByTheLiveGeneration(t *testing.T) {
 		t.Error("reads keep connections", in.AcquiredConns())
 	}
 }
+
+// ending ends a context when a batch was read.
+type ending struct{ end context.CancelFunc }
+
+func (ending) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+func (ending) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (e ending) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)   { e.end() }
+func (ending) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (ending) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestABatchThatWasNotAnsweredIsAFailure ends the context when the answers of another generation were passed over: that must not look like an
+// answer without rows.
+func TestABatchThatWasNotAnsweredIsAFailure(t *testing.T) {
+	plain := open(t)
+	if _, err := plain.Exec(t.Context(), `create schema things_g1; create table things_g1.t (n int); create schema things_g2; create table things_g2.t (n int)`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	c := plain.Config()
+	c.ConnConfig.Tracer = ending{end: cancel}
+	pool, err := pgxpool.NewWithConfig(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var guesses Guesses
+	guesses.live.Store(guess{"things", "t1"}, 2) // the first is live
+	if _, err := guesses.ReadBatch(ctx, pool, "things", "t1", 0, func(b *pgx.Batch, schema string) {
+		b.Queue(`select n from ` + schema + `.t`)
+	}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
