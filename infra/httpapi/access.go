@@ -81,61 +81,16 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 }
 
 func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
-	quotas := s.c.Limits
-	if err := s.limit(ctx, hc, rule, "address", networkOf(ClientOf(ctx).Address), quotas.Address); err != nil {
+	if err := s.limit(ctx, hc, rule, "address", networkOf(ClientOf(ctx).Address), s.c.Limits.Address); err != nil {
 		return ctx, err
 	}
 	if rule.Access != Anyone {
-		token, err := bearer(hc.Header("Authorization"))
-		if err != nil {
-			return ctx, refusedToken(rule, err)
-		}
-		if rule.Access == Refresh {
-			ctx = context.WithValue(ctx, tokenKey{}, token)
-		} else {
-			principal, err := s.c.Auth.Authenticate(ctx, token)
-			if err != nil {
-				return ctx, refusedToken(rule, err)
-			}
-			if r := requestOf(ctx); r != nil {
-				r.user = principal.UserID
-			}
-			ctx = context.WithValue(ctx, principalKey{}, principal)
-			if err := s.limit(ctx, hc, rule, "user", principal.UserID, quotas.User); err != nil {
-				return ctx, err
-			}
-			if principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson) {
-				return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
-			}
-		}
-	}
-	malformed := map[string][]string{}
-	for _, name := range pathParameter.FindAllStringSubmatch(rule.Path, -1) {
-		if !idText.MatchString(hc.Param(name[1])) {
-			malformed[name[1]] = []string{"Not a valid UUID."}
-		}
-	}
-	if len(malformed) > 0 {
-		return ctx, Invalid(malformed)
-	}
-	if rule.Access == PlatformAdmin {
-		if err := s.administers(ctx, PrincipalOf(ctx).UserID); err != nil {
+		var err error
+		if ctx, err = s.identify(ctx, hc, rule); err != nil {
 			return ctx, err
 		}
-	}
-	if rule.tenant() {
-		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
-		if err != nil {
-			return ctx, err
-		}
-		if err := s.limit(ctx, hc, rule, "tenant", m.ID, quotas.Tenant); err != nil {
-			return ctx, err
-		}
-		reach := rule.For(m.Role)
-		if reach == Nothing {
-			return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
-		}
-		ctx = context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach)
+	} else if err := wellFormed(hc, rule); err != nil {
+		return ctx, err
 	}
 	op, _ := hc.Operation().Metadata[opKey].(Op)
 	ctx, err := precondition(ctx, hc, op)
@@ -143,6 +98,127 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		return ctx, err
 	}
 	return ctx, acceptable(hc)
+}
+
+// identify says who calls a route that demands a token, and whether they may. It asks the database once.
+func (s *Server) identify(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
+	token, err := bearer(hc.Header("Authorization"))
+	if err != nil {
+		return ctx, refusedToken(rule, err)
+	}
+	if rule.Access == Refresh {
+		return context.WithValue(ctx, tokenKey{}, token), wellFormed(hc, rule)
+	}
+	claim, err := s.c.Auth.Claim(ctx, token)
+	if err != nil {
+		return ctx, refusedToken(rule, err)
+	}
+	malformed := wellFormed(hc, rule)
+	who, err := s.whoIs(ctx, hc, rule, claim, malformed == nil)
+	if err != nil {
+		return ctx, refusedToken(rule, err)
+	}
+	principal := who.by
+	if r := requestOf(ctx); r != nil {
+		r.user = principal.UserID
+	}
+	ctx = context.WithValue(ctx, principalKey{}, principal)
+	if err := s.limit(ctx, hc, rule, "user", principal.UserID, s.c.Limits.User); err != nil {
+		return ctx, err
+	}
+	switch {
+	case principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson):
+		return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
+	case malformed != nil:
+		return ctx, malformed
+	case rule.Access == PlatformAdmin && !who.administrator:
+		return ctx, NewProblem(http.StatusForbidden, "", "Only administrators of the platform may do this.")
+	case rule.tenant():
+		return s.enter(ctx, hc, rule, who)
+	}
+	return ctx, nil
+}
+
+// caller is what the database knows of who calls.
+type caller struct {
+	by            auth.Principal
+	administrator bool         // of the platform; known where a route demands that
+	member        []Membership // of the path's tenant: one, or none
+}
+
+// whoIs asks the database whether the claim holds, and what else it knows of who makes it, unless it was asked within this second. ids
+// tells whether those in the path are well formed. Errors: those of [auth.Claim.Principal].
+func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *auth.Claim, ids bool) (c caller, err error) {
+	tenant := strings.ToLower(hc.Param("tenant_id"))
+	remembers := ids && s.admissions.serve(hc, rule)
+	key := admissionKey{claim.Sum(), tenant}
+	var as admission
+	if remembers {
+		var known bool
+		if c, as, known = s.admissions.recall(key); known {
+			return c, nil
+		}
+	}
+	switch {
+	case ids && rule.Access == PlatformAdmin:
+		_, err = s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
+			claim.Queue(b)
+			queueAdministrator(b, schema, claim.UserID(), &c.administrator)
+		})
+	case ids && rule.tenant():
+		_, err = s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
+			claim.Queue(b)
+			queueMembership(b, schema, claim, tenant, rule.Access == AdminOfDeleted, &c.member)
+		})
+	default:
+		var b pgx.Batch
+		claim.Queue(&b)
+		err = s.c.Platform.SendBatch(ctx, &b).Close()
+	}
+	if err != nil {
+		return c, fmt.Errorf("httpapi: look up who calls: %w", err)
+	}
+	if c.by, err = claim.Principal(ctx); err != nil {
+		return c, err
+	}
+	if remembers && len(c.member) > 0 {
+		s.admissions.keep(key, as, c)
+	}
+	return c, nil
+}
+
+// enter lets a member into a tenant, in the member's role. It answers [NotFound] alike for a tenant that does not exist, is not ready, is
+// deleted (unless that is allowed), or is not the caller's.
+func (s *Server) enter(ctx context.Context, hc huma.Context, rule Rule, who caller) (context.Context, error) {
+	if len(who.member) == 0 || who.by.Machine() && who.by.TenantID != who.member[0].ID {
+		return ctx, NotFound()
+	}
+	m := who.member[0]
+	if who.by.Machine() {
+		m.Role = who.by.Role
+	}
+	if err := s.limit(ctx, hc, rule, "tenant", m.ID, s.c.Limits.Tenant); err != nil {
+		return ctx, err
+	}
+	reach := rule.For(m.Role)
+	if reach == Nothing {
+		return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
+	}
+	return context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach), nil
+}
+
+// wellFormed names the ids in the path that are none.
+func wellFormed(hc huma.Context, rule Rule) error {
+	malformed := map[string][]string{}
+	for _, name := range pathParameter.FindAllStringSubmatch(rule.Path, -1) {
+		if !idText.MatchString(hc.Param(name[1])) {
+			malformed[name[1]] = []string{"Not a valid UUID."}
+		}
+	}
+	if len(malformed) > 0 {
+		return Invalid(malformed)
+	}
+	return nil
 }
 
 var errNoToken = errors.New("httpapi: no bearer token")
@@ -218,20 +294,10 @@ func (s *Server) refuse(hc huma.Context, rule Rule, p *Problem) {
 	c.Response().SetBody(p.completed(c.Path(), rule).encode())
 }
 
-// administers refuses a user who does not administer the platform.
-func (s *Server) administers(ctx context.Context, user string) error {
-	var found bool
-	_, err := s.Read(ctx, Directory(), 0, func(tx readmodel.Tx, schema string) error {
-		return tx.QueryRow(ctx, fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
-			where a.user_id = $1 and u.is_active)`, schema), user).Scan(&found)
-	})
-	switch {
-	case err != nil:
-		return fmt.Errorf("httpapi: look up an administrator: %w", err)
-	case !found:
-		return NewProblem(http.StatusForbidden, "", "Only administrators of the platform may do this.")
-	}
-	return nil
+// queueAdministrator asks whether the user administers the platform.
+func queueAdministrator(b *pgx.Batch, schema, user string, found *bool) {
+	b.Queue(fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
+		where a.user_id = $1 and u.is_active)`, schema), user).QueryRow(func(row pgx.Row) error { return row.Scan(found) })
 }
 
 const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
@@ -241,33 +307,19 @@ const membershipColumns = tenantColumns + `m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
 	where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
 
-// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant.
-const machineColumns = tenantColumns + `$1::text, t.created_at from %[1]s.tenants t where (t.is_active or $2) and t.provisioned`
+// machineColumns shows the tenant of an API key as a membership that is as old as the tenant. The role is the key's.
+const machineColumns = tenantColumns + `'', t.created_at from %[1]s.tenants t where (t.is_active or $1) and t.provisioned and t.id = $2`
 
-// membership answers [NotFound] alike for a tenant that does not exist, is not ready, is deleted (unless that is allowed), or is not the
-// caller's.
-func (s *Server) membership(ctx context.Context, by auth.Principal, tenant string, deletedToo bool) (Membership, error) {
-	query, who := membershipColumns+` and m.tenant_id = $3`, by.UserID
+// queueMembership asks for the caller's membership of a tenant; of an API key, for the tenant.
+func queueMembership(b *pgx.Batch, schema string, by *auth.Claim, tenant string, deletedToo bool, found *[]Membership) {
+	query, args := membershipColumns+` and m.tenant_id = $3`, []any{by.UserID(), deletedToo, tenant}
 	if by.Machine() {
-		if by.TenantID != tenant {
-			return Membership{}, NotFound()
-		}
-		query, who = machineColumns+` and t.id = $3`, by.Role
+		query, args = machineColumns, []any{deletedToo, tenant}
 	}
-	var found []Membership
-	_, err := s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
-		b.Queue(fmt.Sprintf(query, schema), who, deletedToo, tenant).Query(func(rows pgx.Rows) (err error) {
-			found, err = pgx.CollectRows(rows, scanMembership)
-			return err
-		})
+	b.Queue(fmt.Sprintf(query, schema), args...).Query(func(rows pgx.Rows) (err error) {
+		*found, err = pgx.CollectRows(rows, scanMembership)
+		return err
 	})
-	if err != nil {
-		return Membership{}, fmt.Errorf("httpapi: look up a membership: %w", err)
-	}
-	if len(found) == 0 {
-		return Membership{}, NotFound()
-	}
-	return found[0], nil
 }
 
 // Memberships lists the user's tenants that can be used, or those that were deleted, newest membership first, and how far the directory is.

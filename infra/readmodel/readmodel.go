@@ -199,6 +199,10 @@ func NewWaiter(moves *Moves) *Waiter {
 	return &Waiter{moves}
 }
 
+// Moved counts how often this process has learnt that the live generation moved: from its own projector, from another process that told it,
+// or by waiting. A change that a [Waiter.Wait] of this process was for has been counted when that returns.
+func (w *Waiter) Moved(projection, tenant string) uint64 { return w.moves.moved(projection, tenant) }
+
 // Wait returns nil once the live generation has applied the tenant's log up to position. It is woken by the projector of this
 // process, and by those of others where [Moves] are shared; besides it looks by itself, every 50 ms or, where it hears the others, every
 // 250 ms. The context bounds it, and then errors.Is finds the context's error. tenant is the id of the log, as in [Position].
@@ -210,6 +214,7 @@ func (w *Waiter) Wait(ctx context.Context, pool *pgxpool.Pool, projection, tenan
 	for {
 		at, err := Position(ctx, pool, projection, tenant)
 		if err == nil && at >= position {
+			w.moves.reach(projection, tenant, at) // before the projector says so
 			return nil
 		}
 		if ctx.Err() != nil {
