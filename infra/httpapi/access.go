@@ -161,15 +161,15 @@ func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *a
 	}
 	switch {
 	case ids && rule.Access == PlatformAdmin:
-		_, err = s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
-			claim.Queue(b)
-			queueAdministrator(b, schema, claim.UserID(), &c.administrator)
-		})
+		_, err = s.ask(ctx, Directory(), 0, func(schema string) readmodel.Query {
+			c.administrator = false
+			return administration(schema, claim.UserID(), func() { c.administrator = true })
+		}, claim.Queue)
 	case ids && rule.tenant():
-		_, err = s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
-			claim.Queue(b)
-			queueMembership(b, schema, claim, tenant, rule.Access == AdminOfDeleted, &c.member)
-		})
+		_, err = s.ask(ctx, Directory(), 0, func(schema string) readmodel.Query {
+			c.member = nil
+			return membership(schema, claim, tenant, rule.Access == AdminOfDeleted, func(m Membership) { c.member = append(c.member, m) })
+		}, claim.Queue)
 	default:
 		var b pgx.Batch
 		claim.Queue(&b)
@@ -294,32 +294,40 @@ func (s *Server) refuse(hc huma.Context, rule Rule, p *Problem) {
 	c.Response().SetBody(p.completed(c.Path(), rule).encode())
 }
 
-// queueAdministrator asks whether the user administers the platform.
-func queueAdministrator(b *pgx.Batch, schema, user string, found *bool) {
-	b.Queue(fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
-		where a.user_id = $1 and u.is_active)`, schema), user).QueryRow(func(row pgx.Row) error { return row.Scan(found) })
+// administration asks whether the user administers the platform, and calls found if so.
+func administration(schema, user string, found func()) readmodel.Query {
+	return readmodel.Query{
+		Columns: "a.user_id", From: fmt.Sprintf(`%[1]s.administrators a join %[1]s.users u on u.id = a.user_id where a.user_id = $1 and u.is_active`, schema),
+		Args: []any{user},
+		Row:  func(pgx.CollectableRow) error { found(); return nil },
+	}
 }
 
-const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
-	t.created_at, t.updated_at, t.version, t.require_if_match, `
+const (
+	tenantColumns = `t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
+		t.created_at, t.updated_at, t.version, t.require_if_match, `
+	membershipColumns = tenantColumns + `m.role, m.joined_at`
+	memberships       = `%[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
+		where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
+	// machineColumns shows the tenant of an API key as a membership that is as old as the tenant. The role is the key's.
+	machineColumns = tenantColumns + `'', t.created_at`
+	machines       = `%[1]s.tenants t where (t.is_active or $1) and t.provisioned and t.id = $2`
+)
 
-const membershipColumns = tenantColumns + `m.role, m.joined_at
-	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
-	where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
-
-// machineColumns shows the tenant of an API key as a membership that is as old as the tenant. The role is the key's.
-const machineColumns = tenantColumns + `'', t.created_at from %[1]s.tenants t where (t.is_active or $1) and t.provisioned and t.id = $2`
-
-// queueMembership asks for the caller's membership of a tenant; of an API key, for the tenant.
-func queueMembership(b *pgx.Batch, schema string, by *auth.Claim, tenant string, deletedToo bool, found *[]Membership) {
-	query, args := membershipColumns+` and m.tenant_id = $3`, []any{by.UserID(), deletedToo, tenant}
-	if by.Machine() {
-		query, args = machineColumns, []any{deletedToo, tenant}
+// membership asks for the caller's membership of a tenant; of an API key, for the tenant.
+func membership(schema string, by *auth.Claim, tenant string, deletedToo bool, found func(Membership)) readmodel.Query {
+	q := readmodel.Query{
+		Columns: membershipColumns, From: fmt.Sprintf(memberships, schema) + ` and m.tenant_id = $3`, Args: []any{by.UserID(), deletedToo, tenant},
+		Row: func(row pgx.CollectableRow) error {
+			m, err := scanMembership(row)
+			found(m)
+			return err
+		},
 	}
-	b.Queue(fmt.Sprintf(query, schema), args...).Query(func(rows pgx.Rows) (err error) {
-		*found, err = pgx.CollectRows(rows, scanMembership)
-		return err
-	})
+	if by.Machine() {
+		q.Columns, q.From, q.Args = machineColumns, fmt.Sprintf(machines, schema), []any{deletedToo, tenant}
+	}
+	return q
 }
 
 // Memberships lists the user's tenants that can be used, or those that were deleted, newest membership first, and how far the directory is.
@@ -327,7 +335,7 @@ func queueMembership(b *pgx.Batch, schema string, by *auth.Claim, tenant string,
 func (s *Server) Memberships(ctx context.Context, user string, active bool, minPosition uint64) ([]Membership, Settled, error) {
 	out := []Membership{}
 	at, err := s.Read(ctx, Directory(), minPosition, func(tx readmodel.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and t.is_active <> $2 order by m.joined_at desc, t.id`, schema), user, !active)
+		rows, err := tx.Query(ctx, `select `+membershipColumns+` from `+fmt.Sprintf(memberships, schema)+` and t.is_active <> $2 order by m.joined_at desc, t.id`, user, !active)
 		if err != nil {
 			return err
 		}
