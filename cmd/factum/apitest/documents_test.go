@@ -202,8 +202,21 @@ func TestCursorsSkipAndRepeatNothing(t *testing.T) {
 	if got, want := names(second), []string{all[7], all[6], all[5]}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	for _, bad := range []string{next + "&sort=filename", next[:len(next)-2], "!" + next} {
+	for _, bad := range []string{next + "&sort=filename", next[:len(next)-2], "!" + next, next + "&q=doc", next + "&user_id=" + mina.id, next + "&created_after=2001-01-01T00:00:00Z"} {
 		w.problem(w.call("GET", base+"?cursor="+bad, mina.token, nil), 400, "BAD_REQUEST")
+	}
+	elsewhere := w.tenant(mina, "B")
+	for _, other := range []string{"/api/tenants/" + elsewhere + "/documents", "/api/files/" + tenant + "/files"} { // what follows there is no part of this list
+		w.problem(w.call("GET", other+"?cursor="+next, mina.token, nil), 400, "BAD_REQUEST")
+	}
+	filtered := base + "?per_page=1&q=doc&metadata=a%3D&metadata=b%3D"
+	for i := range 2 {
+		id := w.named(tenant, mina, fmt.Sprint("doc with metadata ", i), fmt.Sprint("metadata ", i))
+		w.want(w.call("PUT", base+"/"+id, mina.token, map[string]any{"metadata": map[string]any{"a": "", "b": ""}}), 200)
+	}
+	next = w.want(w.call("GET", filtered, mina.token, nil), 200).text("data.pagination.next_cursor")
+	if rest := w.want(w.call("GET", filtered+"&page=7&cursor="+next, mina.token, nil), 200); !slices.Equal(names(rest), []string{"doc with metadata 0"}) || rest.at("data.pagination.page") != 2.0 {
+		t.Errorf("%s", rest.body)
 	}
 }
 
