@@ -123,9 +123,9 @@ func TestMetadataAreMergedAndFound(t *testing.T) {
 		t.Helper()
 		return w.want(w.call("PUT", base+"/"+id, mina.token, map[string]any{"metadata": metadata}), 200)
 	}
-	put(pump, map[string]any{"plant": "North Mill", "line": "4", "note": "'; drop table documents; --"})
+	put(pump, map[string]any{"plant": "North Mill", "line": "4", "note": "'; drop table documents; --", "address": "Engstraße"})
 	a := put(pump, map[string]any{"line": nil, "shift": "<script>alert(1)</script>"})
-	want := map[string]any{"plant": "North Mill", "note": "'; drop table documents; --", "shift": "<script>alert(1)</script>"}
+	want := map[string]any{"plant": "North Mill", "note": "'; drop table documents; --", "address": "Engstraße", "shift": "<script>alert(1)</script>"}
 	if got, _ := a.at("data.metadata").(map[string]any); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -135,7 +135,8 @@ func TestMetadataAreMergedAndFound(t *testing.T) {
 	}
 	for query, want := range map[string]string{
 		"q=pump": "Pump-Report_2024.pdf", "q=PUMP+2024": "Pump-Report_2024.pdf", "q=rep": "Pump-Report_2024.pdf", "q=eport": "", "q=north": "Pump-Report_2024.pdf",
-		"q=mill+report": "Pump-Report_2024.pdf", "q=s%C3%BCd": "Ventil 7 (Süd).txt", "q=south+ventil": "Ventil 7 (Süd).txt", "q=pump+south": "", "q=4": "", "q=7": "Ventil 7 (Süd).txt",
+		"q=mill+report": "Pump-Report_2024.pdf", "q=s%C3%BCd": "Ventil 7 (Süd).txt", "q=S%C3%9CD": "Ventil 7 (Süd).txt", "q=ENGSTRASSE": "Pump-Report_2024.pdf", "q=engstra%C3%9Fe": "Pump-Report_2024.pdf",
+		"q=south+ventil": "Ventil 7 (Süd).txt", "q=pump+south": "", "q=4": "", "q=7": "Ventil 7 (Süd).txt",
 		"q=" + url.QueryEscape("'; drop table documents; --"): "Pump-Report_2024.pdf", "q=" + url.QueryEscape("script|!x & <-> a:*b"): "",
 		"filename=UMP-": "Pump-Report_2024.pdf", "filename=%25": "", "filename=2024_": "", "filename=t_2": "Pump-Report_2024.pdf",
 		"metadata=plant%3DSouth": "Ventil 7 (Süd).txt", "metadata=plant%3Dsouth": "", "metadata=plant%3DNorth+Mill&metadata=note%3Dx": "",
