@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,7 +22,7 @@ import (
 // down it is, and skips and repeats nothing when entries come and go meanwhile.
 type ListPage struct {
 	httpapi.Page
-	Cursor string `query:"cursor" maxLength:"2000" doc:"next_cursor of the part before; it goes before page. The other parameters stay as they were."`
+	Cursor string `query:"cursor" maxLength:"2000" doc:"next_cursor of the part before; it goes before page. Filters and order must be as they were."`
 }
 
 // Period limits a list by when its entries were created.
@@ -36,6 +38,7 @@ type list struct {
 	into    []any  // where its columns go
 	table   string // without its schema
 	as      string // its name in columns
+	of      string // the tenant whose rows they are; "" for all
 
 	conditions []string // that rows fulfil
 	args       []any    // theirs
@@ -45,6 +48,7 @@ type list struct {
 	page       httpapi.Page
 	after      *cursor // the last row of the part before; nil counts from the beginning
 	sort       string
+	mark       string // that cursors of this list bear
 }
 
 // cursor is the last row of a part.
@@ -53,18 +57,25 @@ type cursor struct {
 	Value string `json:"v"` // of the column that is sorted by
 	ID    string `json:"i"`
 	Page  int    `json:"p"` // the number of the part that follows
+	Mark  string `json:"m"` // of the list
 }
 
 const timeKind = "timestamptz"
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// orderBy sorts by a column, downwards after a -, and begins where the page or its cursor says. kinds has the SQL types of the columns that
-// may be sorted by. Error: the problem of a cursor that was not made by this list in this order.
+// orderBy sorts by a column, downwards after a -, and begins where the page or its cursor says; it comes after all conditions. kinds has the SQL
+// types of the columns that may be sorted by. Error: the problem of a cursor that was not made by this list, with these conditions and in this
+// order: what follows it would be no part of that list.
 func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error {
 	l.sort, l.page = sort, in.Page
 	l.column, l.descending = strings.CutPrefix(sort, "-")
 	l.kind = kinds[l.column]
+	h := fnv.New64a()
+	for _, part := range append([]any{l.table, l.of, l.conditions}, l.args...) {
+		fmt.Fprintln(h, part)
+	}
+	l.mark = strconv.FormatUint(h.Sum64(), 36)
 	if in.Cursor == "" {
 		return nil
 	}
@@ -73,8 +84,8 @@ func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error 
 	if err == nil {
 		err = json.Unmarshal(raw, &at)
 	}
-	if err != nil || at.Sort != sort || !uuidForm.MatchString(at.ID) || at.Page < 1 || !l.holds(at.Value) {
-		return httpapi.Invalid(map[string][]string{"cursor": {"Not a cursor of this list in this order."}})
+	if err != nil || at.Sort != sort || at.Mark != l.mark || !uuidForm.MatchString(at.ID) || at.Page < 1 || !l.holds(at.Value) {
+		return httpapi.Invalid(map[string][]string{"cursor": {"Not a cursor of this list, with these filters and in this order."}})
 	}
 	l.after, l.page.Page = &at, at.Page
 	return nil
@@ -135,7 +146,7 @@ func read[R any](
 	}
 	rows = rows[:l.page.PerPage]
 	value, id := last(rows[len(rows)-1])
-	raw, err := json.Marshal(cursor{l.sort, value, id, l.page.Page + 1})
+	raw, err := json.Marshal(cursor{l.sort, value, id, l.page.Page + 1, l.mark})
 	if err != nil {
 		return nil, pagination, at, fmt.Errorf("readapi: write a cursor: %w", err)
 	}
