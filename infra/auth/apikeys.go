@@ -72,7 +72,7 @@ func (a *Auth) APIKeys(ctx context.Context, tenantID string) ([]APIKey, error) {
 	return list, nil
 }
 
-// RevokeAPIKey ends the key in all API processes at once, and tells whether the tenant had such a key that was not revoked.
+// RevokeAPIKey ends the key in all API processes, and tells whether the tenant had such a key that was not revoked.
 func (a *Auth) RevokeAPIKey(ctx context.Context, tenantID, id string) (bool, error) {
 	defer a.ended.Add(1)
 	tag, err := a.pool.Exec(ctx, `update auth.api_keys set revoked_at = $3 where tenant_id = $1 and id = $2 and revoked_at is null`, tenantID, id, a.now())

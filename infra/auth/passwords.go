@@ -87,7 +87,7 @@ func (a *Auth) SetPassword(ctx context.Context, userID string, loginKey []byte, 
 }
 
 // ChangePassword replaces the password and ends all sessions of the user but keepSession, and all links that would set a password. It is
-// all or nothing, in all API processes at once. Errors: [ErrBusy], [ErrInvalidCredentials] for an account that has no password.
+// all or nothing, in all API processes. Errors: [ErrBusy], [ErrInvalidCredentials] for an account that has no password.
 func (a *Auth) ChangePassword(ctx context.Context, userID, password, keepSession string) error {
 	defer a.ended.Add(1)
 	hash, err := a.hash(ctx, password)

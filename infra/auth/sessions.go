@@ -77,7 +77,7 @@ func (a *Auth) Sessions(ctx context.Context, userID string) ([]Session, error) {
 	return list, nil
 }
 
-// EndSessionOf ends one session of the user, in all API processes at once, and tells whether there was such a session going on.
+// EndSessionOf ends one session of the user, in all API processes, and tells whether there was such a session going on.
 func (a *Auth) EndSessionOf(ctx context.Context, userID, sessionID string) (bool, error) {
 	defer a.ended.Add(1)
 	tag, err := a.pool.Exec(ctx, `update auth.sessions set ended_at = $3 where id = $2 and user_id = $1 and ended_at is null and expires_at > $3`,
@@ -88,7 +88,7 @@ func (a *Auth) EndSessionOf(ctx context.Context, userID, sessionID string) (bool
 	return tag.RowsAffected() == 1, nil
 }
 
-// EndSessions ends all sessions of the user, in all API processes at once, and says how many went on.
+// EndSessions ends all sessions of the user, in all API processes, and says how many went on.
 func (a *Auth) EndSessions(ctx context.Context, userID string) (int, error) {
 	defer a.ended.Add(1)
 	tag, err := a.pool.Exec(ctx, endSessions, userID, a.now(), nobody)
@@ -131,7 +131,7 @@ func (a *Auth) Refresh(ctx context.Context, token string) (Tokens, error) {
 	return Tokens{}, ErrTokenRevoked
 }
 
-// EndSession ends the session in all API processes at once. Ending twice is no error.
+// EndSession ends the session in all API processes. Ending twice is no error.
 func (a *Auth) EndSession(ctx context.Context, sessionID string) error {
 	defer a.ended.Add(1)
 	if _, err := a.pool.Exec(ctx, `update auth.sessions set ended_at = $2 where id = $1 and ended_at is null`, sessionID, a.now()); err != nil {
