@@ -39,12 +39,10 @@ func invitationOf(s invitation.State) Invitation {
 // Invite asks the person behind an address to become a member of the tenant; a job mails the link. It does the same whether the address has
 // an account or not. Errors: *[ValidationError]; *[es.Refusal] membership.role, and invitation.exists for an address that is invited already.
 func (c *Commands) Invite(ctx context.Context, by Caller, tenantID, email, role string) (Invitation, Receipt, error) {
-	email = normaliseEmail(email)
-	p := problems{}
-	p.add("email", checkEmail(email))
-	if err := errors.Join(p.err(), membership.CheckRole(role)); err != nil {
+	if err := errors.Join(problems(CheckEmail(email)).err(), membership.CheckRole(role)); err != nil {
 		return Invitation{}, Receipt{}, err
 	}
+	email = normaliseEmail(email)
 	mac, err := c.c.MAC(ctx, string(eventstore.PlatformTenant), "invitation", tenantID+" "+email)
 	if err != nil {
 		return Invitation{}, Receipt{}, err

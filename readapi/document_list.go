@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/fulltext"
@@ -24,6 +25,18 @@ type documentQuery struct {
 	UserID   string   `query:"user_id" format:"uuid" doc:"Only what this user uploaded."`
 	FileID   string   `query:"file_id" format:"uuid" doc:"Only documents of this file."`
 	Metadata []string `query:"metadata,explode" maxItems:"10" doc:"Only documents with this in their metadata; may be given several times." example:"plant=north"`
+
+	list *list
+}
+
+// Resolve implements huma.Resolver.
+func (in *documentQuery) Resolve(huma.Context) []error {
+	wrong := in.unreadable()
+	in.list = &list{columns: documentColumns, table: "documents", as: "d"}
+	if !in.list.orderBy(in.Sort, documentSorts, in.ListPage) {
+		wrong["cursor"] = []string{badCursor}
+	}
+	return httpapi.Wrong(wrong)
 }
 
 type documentPage struct {
@@ -35,15 +48,9 @@ var documentSorts = map[string]string{"created_at": timeKind, "updated_at": time
 
 var likeLiteral = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// list is the query for the part of the documents that is asked for.
-func (in *documentQuery) list() (*list, error) {
-	if wrong := in.unreadable(); len(wrong) > 0 {
-		return nil, httpapi.Invalid(wrong)
-	}
-	l := &list{columns: documentColumns, table: "documents", as: "d"}
-	if err := l.orderBy(in.Sort, documentSorts, in.ListPage); err != nil {
-		return nil, err
-	}
+// filtered is the query for the part of the documents that is asked for.
+func (in *documentQuery) filtered() (*list, error) {
+	l := in.list
 	l.created(in.Period)
 	if in.Q != "" {
 		l.where("words @@ $::tsquery", fulltext.Query(in.Q))
@@ -94,7 +101,7 @@ func (in *documentQuery) unreadable() map[string][]string {
 }
 
 func (r routes) listDocuments(ctx context.Context, in *documentQuery) (*httpapi.Answer[documentPage], error) {
-	l, err := in.list()
+	l, err := in.filtered()
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,17 @@ type fileQuery struct {
 	Orphaned     string `query:"orphaned" enum:"true,false" doc:"Only contents that no document refers to, or only the others."`
 	Timestamp    string `query:"timestamp" enum:"none,pending,success,error" doc:"Only contents whose time-stamp is so far."`
 	IncludeStats string `query:"include_stats" doc:"\"true\" adds what FileFull has over FileBasic." example:"true"`
+
+	list *list
+}
+
+// Resolve implements huma.Resolver.
+func (in *fileQuery) Resolve(huma.Context) []error {
+	in.list = &list{columns: fileColumns, table: "files", as: "f"}
+	if !in.list.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage) {
+		return httpapi.Wrong(map[string][]string{"cursor": {badCursor}})
+	}
+	return nil
 }
 
 // FileBasic is a stored content in short.
@@ -161,12 +172,9 @@ func scanFile(row pgx.CollectableRow) (storedFile, error) {
 	return f, nil
 }
 
-// list is the query for the part of the files that is asked for.
-func (in *fileQuery) list() (*list, error) {
-	l := &list{columns: fileColumns, table: "files", as: "f"}
-	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage); err != nil {
-		return nil, err
-	}
+// filtered is the query for the part of the files that is asked for.
+func (in *fileQuery) filtered() *list {
+	l := in.list
 	l.created(in.Period)
 	switch in.Orphaned {
 	case "true":
@@ -177,14 +185,11 @@ func (in *fileQuery) list() (*list, error) {
 	if in.Timestamp != "" {
 		l.where("ts_status = $", in.Timestamp)
 	}
-	return l, nil
+	return l
 }
 
 func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[filePage], error) {
-	l, err := in.list()
-	if err != nil {
-		return nil, err
-	}
+	l := in.filtered()
 	out := filePage{Files: []fileFull{}}
 	var files []storedFile
 	at, err := r.Server.ReadBatch(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {

@@ -51,18 +51,20 @@ type cursor struct {
 	Page  int    `json:"p"` // the number of the part that follows
 }
 
+const badCursor = "Not a cursor of this list in this order."
+
 const timeKind = "timestamptz"
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // orderBy sorts by a column, downwards after a -, and begins where the page or its cursor says. kinds has the SQL types of the columns that
-// may be sorted by. Error: the problem of a cursor that was not made by this list in this order.
-func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error {
+// may be sorted by. It is false for a cursor that was not made by this list in this order.
+func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) bool {
 	l.sort, l.page = sort, in.Page
 	l.column, l.descending = strings.CutPrefix(sort, "-")
 	l.kind = kinds[l.column]
 	if in.Cursor == "" {
-		return nil
+		return true
 	}
 	var at cursor
 	raw, err := base64.RawURLEncoding.DecodeString(in.Cursor)
@@ -70,10 +72,10 @@ func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error 
 		err = json.Unmarshal(raw, &at)
 	}
 	if err != nil || at.Sort != sort || !uuidForm.MatchString(at.ID) || at.Page < 1 || !l.holds(at.Value) {
-		return httpapi.Invalid(map[string][]string{"cursor": {"Not a cursor of this list in this order."}})
+		return false
 	}
 	l.after, l.page.Page = &at, at.Page
-	return nil
+	return true
 }
 
 // holds tells whether the column that is sorted by can have the value.

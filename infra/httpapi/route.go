@@ -49,6 +49,9 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		o.Security = []map[string][]string{{"bearer": {}}}
 	}
 	huma.Register(api, o, func(ctx context.Context, in *I) (*O, error) {
+		if wrong := noted(ctx); wrong != nil {
+			return nil, Invalid(wrong)
+		}
 		out, err := handler(ctx, in)
 		if err != nil {
 			return nil, problemOf(ctx, err)
