@@ -197,7 +197,7 @@ func leaveNothingUnread(c fiber.Ctx) {
 		return
 	}
 	conn := c.RequestCtx().Conn()
-	if conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
+	if c.Response().StatusCode() != http.StatusRequestTimeout && conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
 		if _, err := io.CopyN(io.Discard, body, drainBytes); errors.Is(err, io.EOF) {
 			return
 		}

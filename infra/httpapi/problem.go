@@ -140,6 +140,7 @@ var codes = map[int]string{
 	http.StatusPreconditionFailed:          "precondition_failed",
 	http.StatusPreconditionRequired:        "precondition_required",
 	http.StatusRequestEntityTooLarge:       "payload_too_large",
+	http.StatusRequestURITooLong:           "uri_too_long",
 	http.StatusUnsupportedMediaType:        "unsupported_media_type",
 	http.StatusTooManyRequests:             "too_many_requests",
 	http.StatusRequestHeaderFieldsTooLarge: "request_header_fields_too_large",

@@ -114,7 +114,7 @@ const keyDoc = "Of one caller, in one tenant: a request with the same key is car
 // documented lists the statuses of failures that the route can answer.
 func documented(rule Rule, op Op) []int {
 	// What is no HTTP, or has too large a header, is refused before anybody knows which route it is for.
-	out := []int{http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError}
+	out := []int{http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError}
 	if !rule.unlimited() {
 		out = append(out, http.StatusTooManyRequests, http.StatusServiceUnavailable)
 	}
