@@ -2,7 +2,6 @@ package rest
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -161,8 +160,8 @@ func (f *form) metadata() map[string]*string {
 		return nil
 	}
 	var out map[string]*string
-	if httpapi.Unambiguous([]byte(raw)) != nil || json.Unmarshal([]byte(raw), &out) != nil {
-		f.wrong["metadata"] = []string{"Not a JSON object of texts."}
+	if err := httpapi.ReadJSON([]byte(raw), &out); err != nil {
+		f.wrong["metadata"] = []string{"Not a JSON object of texts, each key once."}
 		return nil
 	}
 	return out

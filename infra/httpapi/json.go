@@ -19,7 +19,7 @@ var strictJSON = huma.Format{
 	Marshal: huma.DefaultJSONFormat.Marshal,
 	Unmarshal: func(data []byte, v any) error {
 		if _, first := v.(*any); first { // huma reads a body twice: to validate it, and then into its type
-			if err := Unambiguous(data); err != nil {
+			if err := unambiguous(data); err != nil {
 				return err
 			}
 		}
@@ -30,6 +30,14 @@ var strictJSON = huma.Format{
 		}
 		return err
 	},
+}
+
+// ReadJSON reads JSON that is a part of a request as strictly as a request's body is read.
+func ReadJSON(data []byte, v any) error {
+	if err := unambiguous(data); err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
 }
 
 // maxJSONDepth is how deep a body may be nested; none of ours has more than three levels.
@@ -60,8 +68,8 @@ func keysOf(array string) (keys []string) {
 	return keys
 }
 
-// Unambiguous refuses what readers of JSON understand differently (RFC 8259 §4, §6, §8.1, §8.2). Malformed JSON is left to those who read it.
-func Unambiguous(data []byte) error {
+// unambiguous refuses what readers of JSON understand differently (RFC 8259 §4, §6, §8.1, §8.2). Malformed JSON is left to those who read it.
+func unambiguous(data []byte) error {
 	if !utf8.Valid(data) {
 		return errors.New("the body is not valid UTF-8")
 	}

@@ -41,7 +41,7 @@ func TestAmbiguousJSONIsFound(t *testing.T) {
 		`{"a":` + strings.Repeat("[", maxJSONDepth-1) + strings.Repeat("]", maxJSONDepth-1) + `,"a":1}`: repeatedKey + `["a"]`,
 	} {
 		got := ""
-		if err := Unambiguous([]byte(body)); err != nil {
+		if err := unambiguous([]byte(body)); err != nil {
 			got = err.Error()
 		}
 		if got != want {

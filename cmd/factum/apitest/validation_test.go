@@ -114,16 +114,23 @@ func TestOneAnswerNamesEveryWrongField(t *testing.T) {
 			fields: []string{"tenant", "stream", "event", "reason", "x", "Idempotency-Key"},
 		},
 		{method: "POST", route: "/api/platform/users/{user_id}/deactivate", path: map[string]string{"user_id": "mina"}, header: badKey, fields: []string{"user_id", "Idempotency-Key"}},
+		{method: "GET", route: "/api/platform/users", query: "sort=name&email=%ff&is_active=maybe&cursor=x&page=0&created_after=1", header: badPosition,
+			fields: []string{"sort", "email", "is_active", "cursor", "page", "created_after", "Factum-Min-Position"}},
+		{method: "GET", route: "/api/platform/tenants", query: "sort=email&is_active=maybe&without_admin=maybe&cursor=x&per_page=0", header: badPosition,
+			fields: []string{"sort", "is_active", "without_admin", "cursor", "per_page", "Factum-Min-Position"}},
+		{method: "POST", route: "/api/platform/tenants/{tenant_id}/admins", path: map[string]string{"tenant_id": "1"}, body: `{"user_id":"mina","x":1}`, header: badKey,
+			fields: []string{"tenant_id", "user_id", "x", "Idempotency-Key"}},
 		{method: "POST", route: "/api/demo/kafka/produce", body: `{"topic":1,"key":2}`, fields: []string{"topic", "key", "message"}},
 	} {
 		tested[c.method+" "+c.route] = true
 		t.Run(c.method+" "+c.route, func(t *testing.T) {
 			inner := *w
 			inner.t = t
-			path := strings.Replace(c.route, "{tenant_id}", tenant, 1)
+			path := c.route
 			for name, value := range c.path {
 				path = strings.Replace(path, "{"+name+"}", value, 1)
 			}
+			path = strings.Replace(path, "{tenant_id}", tenant, 1)
 			if c.query != "" {
 				path += "?" + c.query
 			}
