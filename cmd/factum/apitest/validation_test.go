@@ -114,12 +114,18 @@ func TestOneAnswerNamesEveryWrongField(t *testing.T) {
 			fields: []string{"tenant", "stream", "event", "reason", "x", "Idempotency-Key"},
 		},
 		{method: "POST", route: "/api/platform/users/{user_id}/deactivate", path: map[string]string{"user_id": "mina"}, header: badKey, fields: []string{"user_id", "Idempotency-Key"}},
-		{method: "GET", route: "/api/platform/users", query: "sort=name&email=%ff&is_active=maybe&cursor=x&page=0&created_after=1", header: badPosition,
-			fields: []string{"sort", "email", "is_active", "cursor", "page", "created_after", "Factum-Min-Position"}},
-		{method: "GET", route: "/api/platform/tenants", query: "sort=email&is_active=maybe&without_admin=maybe&cursor=x&per_page=0", header: badPosition,
-			fields: []string{"sort", "is_active", "without_admin", "cursor", "per_page", "Factum-Min-Position"}},
-		{method: "POST", route: "/api/platform/tenants/{tenant_id}/admins", path: map[string]string{"tenant_id": "1"}, body: `{"user_id":"mina","x":1}`, header: badKey,
-			fields: []string{"tenant_id", "user_id", "x", "Idempotency-Key"}},
+		{
+			method: "GET", route: "/api/platform/users", query: "sort=name&email=%ff&is_active=maybe&cursor=x&page=0&created_after=1", header: badPosition,
+			fields: []string{"sort", "email", "is_active", "cursor", "page", "created_after", "Factum-Min-Position"},
+		},
+		{
+			method: "GET", route: "/api/platform/tenants", query: "sort=email&is_active=maybe&without_admin=maybe&cursor=x&per_page=0", header: badPosition,
+			fields: []string{"sort", "is_active", "without_admin", "cursor", "per_page", "Factum-Min-Position"},
+		},
+		{
+			method: "POST", route: "/api/platform/tenants/{tenant_id}/admins", path: map[string]string{"tenant_id": "1"}, body: `{"user_id":"mina","x":1}`, header: badKey,
+			fields: []string{"tenant_id", "user_id", "x", "Idempotency-Key"},
+		},
 		{method: "POST", route: "/api/demo/kafka/produce", body: `{"topic":1,"key":2}`, fields: []string{"topic", "key", "message"}},
 	} {
 		tested[c.method+" "+c.route] = true
