@@ -9,6 +9,7 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -33,16 +34,13 @@ type fileQuery struct {
 	Timestamp    string `query:"timestamp" enum:"none,pending,success,error" doc:"Only contents whose time-stamp is so far."`
 	IncludeStats string `query:"include_stats" doc:"\"true\" adds what FileFull has over FileBasic." example:"true"`
 
-	list *list
+	selected *list
 }
 
 // Resolve implements huma.Resolver.
-func (in *fileQuery) Resolve(huma.Context) []error {
-	in.list = &list{columns: fileColumns, table: "files", as: "f"}
-	if !in.list.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage) {
-		return httpapi.Wrong(map[string][]string{"cursor": {badCursor}})
-	}
-	return nil
+func (in *fileQuery) Resolve(huma.Context) (wrong []error) {
+	in.selected, wrong = in.list()
+	return wrong
 }
 
 // FileBasic is a stored content in short.
@@ -172,9 +170,9 @@ func scanFile(row pgx.CollectableRow) (storedFile, error) {
 	return f, nil
 }
 
-// filtered is the query for the part of the files that is asked for.
-func (in *fileQuery) filtered() *list {
-	l := in.list
+// list is the query for the part of the files that is asked for.
+func (in *fileQuery) list() (*list, []error) {
+	l := &list{columns: fileColumns, table: "files", of: strings.ToLower(in.TenantID), as: "f"}
 	l.created(in.Period)
 	switch in.Orphaned {
 	case "true":
@@ -185,11 +183,11 @@ func (in *fileQuery) filtered() *list {
 	if in.Timestamp != "" {
 		l.where("ts_status = $", in.Timestamp)
 	}
-	return l
+	return l, httpapi.Wrong(l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage))
 }
 
 func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[filePage], error) {
-	l := in.filtered()
+	l := in.selected
 	out := filePage{Files: []fileFull{}}
 	var files []storedFile
 	at, err := r.Server.ReadBatch(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {

@@ -25,21 +25,13 @@ type userQuery struct {
 	Email    string `query:"email" maxLength:"255" doc:"Only addresses that contain this, in whatever case."`
 	IsActive string `query:"is_active" enum:"true,false" doc:"Only accounts that are in use, or only those that are switched off."`
 
-	list *list
+	selected *list
 }
 
 // Resolve implements huma.Resolver.
-func (in *userQuery) Resolve(huma.Context) []error {
-	wrong := map[string][]string{}
-	if !plain(in.Email) {
-		wrong["email"] = []string{"Must be valid text."}
-	}
-	in.list = &list{table: "users", as: "u", columns: `u.id::text, u.first_name, u.last_name, u.email, u.email_verified, u.is_active, u.created_at, u.updated_at,
-		exists (select from {schema}.administrators a where a.user_id = u.id)`}
-	if !in.list.orderBy(in.Sort, map[string]string{"created_at": timeKind, "email": "text"}, in.ListPage) {
-		wrong["cursor"] = []string{badCursor}
-	}
-	return httpapi.Wrong(wrong)
+func (in *userQuery) Resolve(huma.Context) (wrong []error) {
+	in.selected, wrong = in.list()
+	return wrong
 }
 
 type platformUser struct {
@@ -52,9 +44,10 @@ type userPage struct {
 	Pagination httpapi.Pagination `json:"pagination"`
 }
 
-// filtered is the query for the part of the users that is asked for.
-func (in *userQuery) filtered() *list {
-	l := in.list
+// list is the query for the part of the users that is asked for.
+func (in *userQuery) list() (*list, []error) {
+	l := &list{table: "users", as: "u", columns: `u.id::text, u.first_name, u.last_name, u.email, u.email_verified, u.is_active, u.created_at, u.updated_at,
+		exists (select from {schema}.administrators a where a.user_id = u.id)`}
 	l.created(in.Period)
 	if in.Email != "" {
 		l.where("email ilike $", "%"+likeLiteral.Replace(strings.TrimSpace(in.Email))+"%")
@@ -62,11 +55,15 @@ func (in *userQuery) filtered() *list {
 	if in.IsActive != "" {
 		l.where("is_active = $", in.IsActive == "true")
 	}
-	return l
+	wrong := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "email": "text"}, in.ListPage)
+	if !plain(in.Email) {
+		return l, append(httpapi.Wrong(wrong), httpapi.Wrong(map[string][]string{"email": {"Must be valid text."}})...)
+	}
+	return l, httpapi.Wrong(wrong)
 }
 
 func (r routes) listUsers(ctx context.Context, in *userQuery) (*httpapi.Answer[userPage], error) {
-	l := in.filtered()
+	l := in.selected
 	var out userPage
 	at, err := r.Server.ReadBatch(ctx, httpapi.Directory(), in.MinPosition, func(b *pgx.Batch, schema string) {
 		read(b, schema, l, func(row pgx.CollectableRow) (platformUser, error) {
@@ -91,7 +88,13 @@ type allTenantsQuery struct {
 	IsActive     string `query:"is_active" enum:"true,false" doc:"Only tenants that are served, or only those that were deleted."`
 	WithoutAdmin string `query:"without_admin" enum:"true,false" doc:"Only tenants none of whose admins can log in, or only the others."`
 
-	list *list
+	selected *list
+}
+
+// Resolve implements huma.Resolver.
+func (in *allTenantsQuery) Resolve(huma.Context) (wrong []error) {
+	in.selected, wrong = in.list()
+	return wrong
 }
 
 type platformTenant struct {
@@ -113,19 +116,10 @@ type tenantPage struct {
 // inUse are the members of the tenant t whose accounts are in use.
 const inUse = `from {schema}.memberships m join {schema}.users u on u.id = m.user_id where m.tenant_id = t.id and u.is_active`
 
-// Resolve implements huma.Resolver.
-func (in *allTenantsQuery) Resolve(huma.Context) []error {
-	in.list = &list{table: "tenants", as: "t", columns: `t.id::text, t.name, t.database_name, t.is_active, (select count(*) ` + inUse + `),
+// list is the query for the part of the tenants that is asked for.
+func (in *allTenantsQuery) list() (*list, []error) {
+	l := &list{table: "tenants", as: "t", columns: `t.id::text, t.name, t.database_name, t.is_active, (select count(*) ` + inUse + `),
 		(select count(*) ` + inUse + ` and m.role = 'admin'), t.created_at, t.updated_at`}
-	if !in.list.orderBy(in.Sort, map[string]string{"created_at": timeKind, "name": "text"}, in.ListPage) {
-		return httpapi.Wrong(map[string][]string{"cursor": {badCursor}})
-	}
-	return nil
-}
-
-// filtered is the query for the part of the tenants that is asked for.
-func (in *allTenantsQuery) filtered() *list {
-	l := in.list
 	l.conditions = append(l.conditions, "provisioned")
 	l.created(in.Period)
 	if in.IsActive != "" {
@@ -134,11 +128,11 @@ func (in *allTenantsQuery) filtered() *list {
 	if in.WithoutAdmin != "" {
 		l.where("exists (select "+inUse+" and m.role = 'admin') <> $", in.WithoutAdmin == "true")
 	}
-	return l
+	return l, httpapi.Wrong(l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "name": "text"}, in.ListPage))
 }
 
 func (r routes) listTenants(ctx context.Context, in *allTenantsQuery) (*httpapi.Answer[tenantPage], error) {
-	l := in.filtered()
+	l := in.selected
 	var out tenantPage
 	at, err := r.Server.ReadBatch(ctx, httpapi.Directory(), in.MinPosition, func(b *pgx.Batch, schema string) {
 		read(b, schema, l, func(row pgx.CollectableRow) (platformTenant, error) {
