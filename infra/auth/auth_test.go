@@ -145,6 +145,37 @@ func TestAnOldHashIsReplaced(t *testing.T) {
 	}
 }
 
+// TestAPasswordIsTheSameFromEveryKeyboard: macOS sends what is typed in parts, others composed.
+func TestAPasswordIsTheSameFromEveryKeyboard(t *testing.T) {
+	w := newWorld(t)
+	composed, parts := "Ventil K\u00fchlung 7", "Ventil Ku\u0308hlung 7"
+	for set, checked := range map[string]string{composed: parts, parts: composed} {
+		id := uuid.NewString()
+		if err := w.SetPassword(t.Context(), id, []byte(id), set); err != nil {
+			t.Fatal(err)
+		}
+		for _, password := range []string{set, checked} {
+			if err := w.CheckPassword(t.Context(), id, password); err != nil {
+				t.Errorf("set as %+q, typed as %+q: %v", set, password, err)
+			}
+		}
+	}
+	// The original system hashed what it was sent. Whoever has logged in once may use any keyboard.
+	id := uuid.NewString()
+	old, err := bcrypt.GenerateFromPassword([]byte(parts), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(t.Context(), `insert into auth.credentials (user_id, login_key, hash) values ($1, 'k', $2)`, id, string(old)); err != nil {
+		t.Fatal(err)
+	}
+	for _, password := range []string{parts, composed, parts} {
+		if err := w.CheckPassword(t.Context(), id, password); err != nil {
+			t.Errorf("an old hash, typed as %+q: %v", password, err)
+		}
+	}
+}
+
 func TestTooManyPasswordsAreShed(t *testing.T) {
 	w := newWorld(t)
 	var wg sync.WaitGroup
