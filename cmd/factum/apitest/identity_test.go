@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/tenants"
 )
 
 // login begins one more session of p.
@@ -234,6 +235,49 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the right password is still refused: %s", a.body)
 		}
+	}
+}
+
+// TestGuessesMadeAtOnceAreNotAnswered makes others fail while a password is being looked at, as a burst of guesses does.
+func TestGuessesMadeAtOnceAreNotAnswered(t *testing.T) {
+	w := newWorld(t)
+	mina := w.person("Mina")
+	account, err := w.keys.MAC(t.Context(), tenants.Platform, "email", mina.email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bodies []string
+	for _, pass := range []string{password, "rotor blade 9 whistles"} {
+		if err := w.accounts.Succeeded(t.Context(), auth.Attempt{Account: account}); err != nil {
+			t.Fatal(err)
+		}
+		held, err := w.platform.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := held.Exec(t.Context(), `lock table auth.credentials in access exclusive mode`); err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan answer, 1)
+		go func() {
+			answered <- w.call("POST", "/api/auth/login", "", map[string]any{"email": mina.email, "password": pass})
+		}()
+		w.until("the log-in looks at no credential", `select exists (select from pg_locks l join pg_class c on c.oid = l.relation
+			where c.relname = 'credentials' and not l.granted)`)
+		for range 6 {
+			if err := w.accounts.Failed(t.Context(), auth.Attempt{Account: account}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := held.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a := <-answered
+		w.problem(a, 429, "too_many_requests")
+		bodies = append(bodies, string(a.body))
+	}
+	if bodies[0] != bodies[1] {
+		t.Errorf("%s tells a right password from a wrong one: %s", bodies[0], bodies[1])
 	}
 }
 
