@@ -27,7 +27,7 @@ type Period struct {
 	CreatedBefore time.Time `query:"created_before" doc:"Only what was created earlier."`
 }
 
-// list is a query for one part of a list of rows with an id.
+// list is a query for one part of a list of rows with an id. In columns and conditions, {schema} stands for that of the table.
 type list struct {
 	columns string // what is selected
 	table   string // without its schema
@@ -109,7 +109,7 @@ func (l *list) created(p Period) {
 func read[R any](b *pgx.Batch, schema string, l *list, scan func(pgx.CollectableRow) (row R, err error), last func(R) (value, id string), out *[]R, pagination *httpapi.Pagination) {
 	where, args := "true", append([]any(nil), l.args...)
 	if len(l.conditions) > 0 {
-		where = strings.Join(l.conditions, " and ")
+		where = inSchema(schema, strings.Join(l.conditions, " and "))
 	}
 	b.Queue(fmt.Sprintf(`select count(*) from %s.%s %s where %s`, schema, l.table, l.as, where), args...).QueryRow(func(row pgx.Row) error {
 		var total int
@@ -128,7 +128,7 @@ func read[R any](b *pgx.Batch, schema string, l *list, scan func(pgx.Collectable
 	}
 	// One row more than asked for says whether another part follows.
 	b.Queue(fmt.Sprintf(`select %[1]s from %[2]s.%[3]s %[4]s where %[5]s order by %[4]s.%[6]s%[7]s, %[4]s.id%[7]s limit %[8]d offset %[9]d`,
-		l.columns, schema, l.table, l.as, where, l.column, direction, l.page.PerPage+1, offset), args...).Query(func(rows pgx.Rows) (err error) {
+		inSchema(schema, l.columns), schema, l.table, l.as, where, l.column, direction, l.page.PerPage+1, offset), args...).Query(func(rows pgx.Rows) (err error) {
 		if *out, err = pgx.CollectRows(rows, scan); err != nil || len(*out) <= l.page.PerPage {
 			return err
 		}
@@ -142,6 +142,8 @@ func read[R any](b *pgx.Batch, schema string, l *list, scan func(pgx.Collectable
 		return nil
 	})
 }
+
+func inSchema(schema, sql string) string { return strings.ReplaceAll(sql, "{schema}", schema) }
 
 // plain tells whether PostgreSQL can take the text.
 func plain(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

@@ -22,7 +22,8 @@ type memberQuery struct {
 	httpapi.InTenant
 	httpapi.Fresh
 	httpapi.Page
-	Role string `query:"role" enum:"admin,user,viewer" doc:"Only members in this role."`
+	Role     string `query:"role" enum:"admin,user,viewer" doc:"Only members in this role."`
+	IsActive bool   `query:"is_active" default:"true" doc:"false lists the members whose accounts are switched off; they are shown nowhere else."`
 }
 
 type memberPage struct {
@@ -35,12 +36,12 @@ func (r routes) listMembers(ctx context.Context, in *memberQuery) (*httpapi.Answ
 	tenant := httpapi.MembershipOf(ctx).ID
 	at, err := r.Server.Read(ctx, httpapi.Directory(), in.MinPosition, func(tx readmodel.Tx, schema string) error {
 		var total int
-		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from `+memberRows, schema), tenant, in.Role).Scan(&total)
+		err := tx.QueryRow(ctx, fmt.Sprintf(`select count(*) from `+memberRows, schema), tenant, in.Role, in.IsActive).Scan(&total)
 		if err != nil {
 			return err
 		}
 		out.Pagination = in.Of(total)
-		out.Members, err = members(ctx, tx, schema, tenant, in.Role, in.Page)
+		out.Members, err = members(ctx, tx, schema, tenant, in.Role, in.IsActive, in.Page)
 		return err
 	})
 	if err != nil {
@@ -49,12 +50,12 @@ func (r routes) listMembers(ctx context.Context, in *memberQuery) (*httpapi.Answ
 	return httpapi.Answered(at, "The members.", out), nil
 }
 
-// memberRows are the tenant's members who may log in, in one role or in all.
-const memberRows = `%[1]s.memberships m join %[1]s.users u on u.id = m.user_id where m.tenant_id = $1 and u.is_active and ($2 = '' or m.role = $2)`
+// memberRows are the tenant's members who may log in, or those who may not, in one role or in all.
+const memberRows = `%[1]s.memberships m join %[1]s.users u on u.id = m.user_id where m.tenant_id = $1 and u.is_active = $3 and ($2 = '' or m.role = $2)`
 
-func members(ctx context.Context, tx readmodel.Tx, schema, tenant, role string, page httpapi.Page) ([]httpapi.Member, error) {
+func members(ctx context.Context, tx readmodel.Tx, schema, tenant, role string, active bool, page httpapi.Page) ([]httpapi.Member, error) {
 	rows, err := tx.Query(ctx, fmt.Sprintf(`select u.id::text, u.first_name, u.last_name, u.email, u.is_active, u.created_at, u.updated_at, m.role, m.joined_at from `+
-		memberRows+` order by m.joined_at, u.id limit $3 offset $4`, schema), tenant, role, page.PerPage, page.Offset())
+		memberRows+` order by m.joined_at, u.id limit $4 offset $5`, schema), tenant, role, active, page.PerPage, page.Offset())
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,7 @@ func Register(api huma.API, d Deps) {
 	r.users(api)
 	r.tenants(api)
 	r.members(api)
+	r.platform(api)
 	r.invitations(api)
 	r.documents(api)
 	r.files(api)

@@ -36,7 +36,7 @@ func (r routes) tenant(ctx context.Context, in *inTenant) (*httpapi.Answer[tenan
 		if err := tx.QueryRow(ctx, fmt.Sprintf(`select coalesce((select version from %s.member_lists where tenant_id = $1), 0)`, schema), m.ID).Scan(&membersAt); err != nil {
 			return err
 		}
-		out.Members, err = members(ctx, tx, schema, m.ID, "", httpapi.Page{Page: 1, PerPage: maxMembers})
+		out.Members, err = members(ctx, tx, schema, m.ID, "", true, httpapi.Page{Page: 1, PerPage: maxMembers})
 		return err
 	})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +18,7 @@ import (
 // that pgx scans into the same Go values.
 func (s *server) replayBesideScan() ratio.Figure {
 	return ratio.Figure{
-		Name: "replay", What: fmt.Sprintf("replay of %s events beside a bare scan of the rows", round(s.replay)), Unit: "events/s", Bar: 0.8,
+		Name: "replay", What: fmt.Sprintf("replay of %s events beside a bare scan of the rows", ratio.Whole(s.replay)), Unit: "events/s", Bar: 0.8,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			l, err := s.openLogs(ctx, 1)
 			if err != nil {
@@ -104,7 +103,7 @@ func (l *logs) follow(ctx context.Context, events int) error {
 // largeBesideSmall sets a lone writer's median latency on a large log against that on a small one. The two take turns in short blocks.
 func (s *server) largeBesideSmall() ratio.Figure {
 	return ratio.Figure{
-		Name: "size", What: fmt.Sprintf("a lone writer's p50 at %s events beside that at %s", round(s.large), round(s.small)), Unit: "µs", Bar: 1.2, AtMost: true,
+		Name: "size", What: fmt.Sprintf("a lone writer's p50 at %s events beside that at %s", ratio.Whole(s.large), ratio.Whole(s.small)), Unit: "µs", Bar: 1.2, AtMost: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			l, err := s.openLogs(ctx, 2)
 			if err != nil {
@@ -130,7 +129,7 @@ func (s *server) largeBesideSmall() ratio.Figure {
 // fill appends so many events, 10 to a stream, to the log of the i-th tenant, and leaves it vacuumed and with a checkpoint behind it.
 func (s *server) fill(ctx context.Context, figure string, l *logs, i, events int) error {
 	tenant := l.names[i]
-	s.say(figure, "filling a log with %s events", round(events))
+	s.say(figure, "filling a log with %s events", ratio.Whole(events))
 	const streams, perAppend = 50, 500
 	if events%perAppend != 0 {
 		return fmt.Errorf("fill: %d events are no multiple of %d", events, perAppend)
@@ -182,15 +181,4 @@ func (s *server) fill(ctx context.Context, figure string, l *logs, i, events int
 		return fmt.Errorf("vacuum the log of %s: %w", tenant, err)
 	}
 	return s.checkpoint(ctx)
-}
-
-// round prints a round number short.
-func round(n int) string {
-	switch {
-	case n >= 1_000_000 && n%1_000_000 == 0:
-		return fmt.Sprintf("%dM", n/1_000_000)
-	case n >= 1000 && n%1000 == 0:
-		return fmt.Sprintf("%dk", n/1000)
-	}
-	return strconv.Itoa(n)
 }

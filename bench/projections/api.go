@@ -116,7 +116,7 @@ func (t *traffic) median(ctx context.Context, to order) (float64, error) {
 		return 0, err
 	}
 	median := milliseconds(ratio.Median(all))
-	t.b.say("traffic", "%d requests: a quarter within %.1f ms, half %.1f, three quarters %.1f, 99 of 100 %.1f", len(all),
+	t.b.Say("traffic", "%d requests: a quarter within %.1f ms, half %.1f, three quarters %.1f, 99 of 100 %.1f", len(all),
 		milliseconds(ratio.Percentile(all, 0.25)), median, milliseconds(ratio.Percentile(all, 0.75)), milliseconds(ratio.Percentile(all, 0.99)))
 	return median, nil
 }
@@ -125,7 +125,7 @@ func (t *traffic) median(ctx context.Context, to order) (float64, error) {
 func (b *bench) apiBesideOne(name string, to order, bar float64) ratio.Figure {
 	what := map[string]string{"api": fmt.Sprintf("Zipf (s = %g) traffic", zipfExponent), "uniform": "uniform traffic"}[name]
 	return ratio.Figure{
-		Name: name, What: fmt.Sprintf("API median, %s on %s tenants, beside one tenant", what, round(b.options.tenants)), Unit: "ms", Bar: bar, AtMost: true,
+		Name: name, What: fmt.Sprintf("API median, %s on %s tenants, beside one tenant", what, ratio.Whole(b.options.tenants)), Unit: "ms", Bar: bar, AtMost: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) error {
 			if err := b.served(ctx, name); err != nil {
 				return err
@@ -149,7 +149,7 @@ func (b *bench) apiBesideOne(name string, to order, bar float64) ratio.Figure {
 // connections counts the connections of factum serve to PostgreSQL while there is traffic on all tenants.
 func (b *bench) connections() ratio.Figure {
 	return ratio.Figure{
-		Name: "conns", What: fmt.Sprintf("connections, Zipf traffic on %s tenants, over the %d allowed", round(b.options.tenants), allowedConns),
+		Name: "conns", What: fmt.Sprintf("connections, Zipf traffic on %s tenants, over the %d allowed", ratio.Whole(b.options.tenants), allowedConns),
 		Unit: "connections", Bar: 1, AtMost: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) error {
 			if err := b.served(ctx, "conns"); err != nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +31,7 @@ type burstPoint struct {
 // appended. The lag meanwhile is plotted.
 func (b *bench) burstOfEvents() ratio.Figure {
 	return ratio.Figure{
-		Name: "burst", What: fmt.Sprintf("%s events at once: applied, beside appended", round(b.burst)), Unit: "events/s",
+		Name: "burst", What: fmt.Sprintf("%s events at once: applied, beside appended", ratio.Whole(b.burst)), Unit: "events/s",
 		Measure: func(ctx context.Context, rounds ratio.Rounds) error {
 			if err := b.rested(); err != nil {
 				return err
@@ -141,10 +140,10 @@ func age(earlier []burstPoint, now burstPoint) float64 {
 func (b *bench) saveBurst(points []burstPoint) error {
 	raw, err := json.MarshalIndent(points, "", "  ")
 	if err == nil {
-		err = os.MkdirAll(b.out, 0o755)
+		err = os.MkdirAll(b.Out, 0o755)
 	}
 	if err == nil {
-		base := filepath.Join(b.out, "burst")
+		base := filepath.Join(b.Out, "burst")
 		err = errors.Join(os.WriteFile(base+".json", append(raw, '\n'), 0o644), os.WriteFile(base+".svg", burstPlot(points), 0o644))
 	}
 	if err != nil {
@@ -170,8 +169,8 @@ func burstPlot(points []burstPoint) []byte {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13">`+"\n",
 		burstWidth, burstHeight, burstWidth, burstHeight)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", burstWidth, burstHeight)
-	fmt.Fprintf(&b, `<text x="20" y="30" font-size="18" font-weight="bold">Lag of the documents during a burst of %s events</text>`+"\n", round(points[len(points)-1].Appended))
-	fmt.Fprintf(&b, `<text x="%d" y="56" fill="#2b6cb0">events behind (most: %s)</text>`+"\n", burstLeft, round(int(events)))
+	fmt.Fprintf(&b, `<text x="20" y="30" font-size="18" font-weight="bold">Lag of the documents during a burst of %s events</text>`+"\n", ratio.Whole(points[len(points)-1].Appended))
+	fmt.Fprintf(&b, `<text x="%d" y="56" fill="#2b6cb0">events behind (most: %s)</text>`+"\n", burstLeft, ratio.Whole(int(events)))
 	fmt.Fprintf(&b, `<text x="%d" y="56" fill="#c05621" text-anchor="end">seconds behind (most: %.2f)</text>`+"\n", burstRight, age)
 	fmt.Fprintf(&b, `<path d="M %d %d V %d H %d V %d" stroke="#999" fill="none"/>`+"\n", burstLeft, burstTop, burstBottom, burstRight, burstTop)
 	line := func(colour string, most float64, of func(burstPoint) float64) {
@@ -187,20 +186,9 @@ func burstPlot(points []burstPoint) []byte {
 		at := float64(i) / 4
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%.1f s</text>`+"\n", burstLeft+(burstRight-burstLeft)*at, burstBottom+22, seconds*at)
 		y := burstBottom - (burstBottom-burstTop)*at
-		fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="end" fill="#2b6cb0">%s</text>`+"\n", burstLeft-8, y+4, round(int(events*at)))
+		fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="end" fill="#2b6cb0">%s</text>`+"\n", burstLeft-8, y+4, ratio.Whole(int(events*at)))
 		fmt.Fprintf(&b, `<text x="%d" y="%.1f" fill="#c05621">%.2f</text>`+"\n", burstRight+8, y+4, age*at)
 	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()
-}
-
-// round prints a round number short.
-func round(n int) string {
-	switch {
-	case n >= 1_000_000 && n%1_000_000 == 0:
-		return fmt.Sprintf("%dM", n/1_000_000)
-	case n >= 1000 && n%1000 == 0:
-		return fmt.Sprintf("%dk", n/1000)
-	}
-	return strconv.Itoa(n)
 }

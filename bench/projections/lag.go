@@ -105,7 +105,7 @@ func (b *bench) noisyNeighbour() ratio.Figure {
 					return 0, 0, err
 				}
 				ours, appended, err := b.lagOf(ctx, quiet, &noisy)
-				b.say("noisy", "the noisy tenant appended %s events/s", round(int(appended)))
+				b.Say("noisy", "the noisy tenant appended %s events/s", ratio.Whole(int(appended)))
 				return ours, theirs, err
 			})
 		},

@@ -10,13 +10,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/factum-platform/factum/bench/ratio"
@@ -27,9 +20,6 @@ import (
 // options are the flags and the sizes that follow from them.
 type options struct {
 	site.Config
-	out    string
-	only   []string
-	rounds int
 
 	tenants   int           // of the platform, in the figures about many
 	pairs     int           // of a tenant and a bare database in a round that compares their making
@@ -44,76 +34,60 @@ type options struct {
 	events    int           // in the log whose read model is rebuilt
 }
 
-func full() options {
-	return options{
-		tenants: 1000, pairs: 30, rest: 8 * time.Minute, idle: 20 * time.Second, window: 8 * time.Second, rate: 60,
-		quiet: 99, noisy: 10 * time.Second, latencies: 200, burst: 30_000, events: 1_000_000,
-	}
-}
-
-// quick proves in seconds that everything can be measured; its numbers mean nothing.
-func quick() options {
-	return options{
-		tenants: 4, pairs: 1, idle: 300 * time.Millisecond, window: 600 * time.Millisecond, rate: 30,
-		quiet: 3, noisy: 1500 * time.Millisecond, latencies: 5, burst: 1500, events: 2000,
-	}
-}
-
 func main() {
 	if devstack.RunChild() {
 		return
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := start(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench/projections:", err)
-		os.Exit(1)
-	}
+	command.Main()
 }
 
-// start reads the flags and runs what they ask for.
-func start(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	o := full()
-	if slices.Contains(args, "--quick") || slices.Contains(args, "-quick") { // it changes the defaults of the others
-		o = quick()
-	}
-	flags := flag.NewFlagSet("bench/projections", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.StringVar(&o.Dir, "dir", "", "where the servers' `folder` is made; it must lie on a disk (default: a temporary folder)")
-	flags.StringVar(&o.BinDir, "pg-bin", "", "`folder` of PostgreSQL's binaries (default: look for them)")
-	flags.StringVar(&o.Program, "factum", "", "the factum `program` (default: build it)")
-	flags.StringVar(&o.out, "out", "bench/projections/results", "`folder` for the JSON and the plots")
-	only := flags.String("only", "", "measure only these `figures`, separated by commas: "+strings.Join(names(), ","))
-	flags.IntVar(&o.rounds, "rounds", 3, "alternating rounds per figure")
+var command = ratio.Command[options, *bench]{
+	Name:   "projections",
+	Title:  "Projections beside what they cost at the least",
+	Files:  "the JSON and the plots",
+	Wants:  "flags only, at least one round, two tenants, 100 events and a rate above 0",
+	Rounds: 3,
+	Full: options{
+		tenants: 1000, pairs: 30, rest: 8 * time.Minute, idle: 20 * time.Second, window: 8 * time.Second, rate: 60,
+		quiet: 99, noisy: 10 * time.Second, latencies: 200, burst: 30_000, events: 1_000_000,
+	},
+	Quick: options{
+		tenants: 4, pairs: 1, idle: 300 * time.Millisecond, window: 600 * time.Millisecond, rate: 30,
+		quiet: 3, noisy: 1500 * time.Millisecond, latencies: 5, burst: 1500, events: 2000,
+	},
+	Flags:  (*options).flags,
+	Usable: (*options).usable,
+	Figures: []ratio.Choice[*bench]{
+		{Name: "create", Figure: (*bench).create},
+		{Name: "rebuild", Figure: (*bench).rebuild}, // takes as long as a tenant is looked after once it was written to, so that idle need not wait
+		{Name: "rebuildtime", Figure: (*bench).rebuildTime},
+		{Name: "idle", Figure: (*bench).idleCPU},
+		{Name: "idlepg", Figure: (*bench).idlePostgres},
+		{Name: "latency2", Figure: func(b *bench) ratio.Figure { return b.latency("latency2", true) }}, // on a system that is at rest still
+		{Name: "conns", Figure: (*bench).connections},
+		{Name: "api", Figure: func(b *bench) ratio.Figure { return b.apiBesideOne("api", zipf, 1.25) }},
+		{Name: "uniform", Figure: func(b *bench) ratio.Figure { return b.apiBesideOne("uniform", uniform, 0) }},
+		{Name: "latency1", Figure: func(b *bench) ratio.Figure { return b.latency("latency1", false) }}, // from here on factum serve is stopped
+		{Name: "noisy", Figure: (*bench).noisyNeighbour},
+		{Name: "burst", Figure: (*bench).burstOfEvents},
+	},
+	Measure: measure,
+}
+
+func (o *options) flags(flags *flag.FlagSet) {
+	o.Flags(flags)
 	flags.IntVar(&o.tenants, "tenants", o.tenants, "tenants in the figures about many")
 	flags.IntVar(&o.events, "events", o.events, "events in the log whose read model is rebuilt")
 	flags.DurationVar(&o.rest, "rest", o.rest, "how long to wait at the most, before the figure idle, until no tenant has news")
 	flags.Float64Var(&o.rate, "rate", o.rate, "requests per second to the API")
-	flags.Bool("quick", false, "tiny sizes: shows that everything can be measured; the numbers mean nothing")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	if *only != "" {
-		o.only = strings.Split(*only, ",")
-	}
-	if flags.NArg() > 0 || o.rounds < 1 || o.tenants < 2 || o.events < 100 || o.rate <= 0 {
-		return errors.New("want flags only, at least one round, two tenants, 100 events and a rate above 0; see --help")
-	}
-	report, err := run(ctx, o, stderr)
-	if err != nil {
-		return err
-	}
-	if err := report.Save(o.out, "projections"); err != nil {
-		return err
-	}
-	fmt.Fprintf(stderr, "written: %s/projections.json, %s/projections.svg\n\n", o.out, o.out)
-	return report.WriteTable(stdout)
 }
+
+func (o *options) usable() bool { return o.tenants >= 2 && o.events >= 100 && o.rate > 0 }
 
 // bench is the site and what the figures know of it.
 type bench struct {
 	options
-	say      ratio.Progress
+	ratio.Told
 	site     *site.Site
 	platform *site.Platform
 	serving  *site.Process // factum serve with all roles; nil while it does not run
@@ -122,18 +96,13 @@ type bench struct {
 	bare     int           // databases that are no tenant's
 	rests    []rest        // what the figure idle has measured
 	rebuilt  *rebuilding   // by the figure rebuild
-	facts    []ratio.Fact  // that the figures have found out
+	facts    []ratio.Fact  // of the site, and what the figures have found out
 }
 
-// run starts the servers, measures and stops them.
-func run(ctx context.Context, o options, progress io.Writer) (report *ratio.Report, err error) {
-	begun := time.Now()
-	chosen, err := choose(o.only)
-	if err != nil {
-		return nil, err
-	}
-	b := &bench{options: o, say: ratio.NewProgress(progress)}
-	b.say("start", "starting PostgreSQL, an S3 server and a time-stamping authority")
+// measure starts the servers, takes the figures and stops them.
+func measure(ctx context.Context, o options, told ratio.Told, take func(*bench) error) (_ []ratio.Fact, err error) {
+	b := &bench{options: o, Told: told}
+	b.Say("start", "starting PostgreSQL, an S3 server and a time-stamping authority")
 	if b.site, err = site.Start(ctx, o.Config); err != nil {
 		return nil, err
 	}
@@ -141,21 +110,11 @@ func run(ctx context.Context, o options, progress io.Writer) (report *ratio.Repo
 	if err := b.open(ctx); err != nil {
 		return nil, err
 	}
-	facts, err := b.site.Facts(ctx)
-	if err != nil {
+	if b.facts, err = b.site.Facts(ctx); err != nil {
 		return nil, err
 	}
-	figures := make([]ratio.Figure, len(chosen))
-	for i, figure := range chosen {
-		figures[i] = figure(b)
-	}
-	results, err := ratio.Run(ctx, b.say, o.rounds, figures)
-	if err != nil {
-		return nil, err
-	}
-	return &ratio.Report{
-		Title: "Projections beside what they cost at the least", Taken: begun, Took: time.Since(begun), Facts: append(facts, b.facts...), Results: results,
-	}, nil
+	err = take(b)
+	return b.facts, err
 }
 
 // open opens the platform in this process, anew if it is open: that closes what connections it holds.
@@ -183,46 +142,4 @@ func (b *bench) stop() error {
 		err = errors.Join(err, b.platform.Close())
 	}
 	return errors.Join(err, b.site.Stop())
-}
-
-// measurements are all that can be measured, in the order of the table.
-var measurements = []struct {
-	name   string
-	figure func(*bench) ratio.Figure
-}{
-	{"create", (*bench).create},
-	{"rebuild", (*bench).rebuild}, // takes as long as a tenant is looked after once it was written to, so that idle need not wait
-	{"rebuildtime", (*bench).rebuildTime},
-	{"idle", (*bench).idleCPU},
-	{"idlepg", (*bench).idlePostgres},
-	{"latency2", func(b *bench) ratio.Figure { return b.latency("latency2", true) }}, // on a system that is at rest still
-	{"conns", (*bench).connections},
-	{"api", func(b *bench) ratio.Figure { return b.apiBesideOne("api", zipf, 1.25) }},
-	{"uniform", func(b *bench) ratio.Figure { return b.apiBesideOne("uniform", uniform, 0) }},
-	{"latency1", func(b *bench) ratio.Figure { return b.latency("latency1", false) }}, // from here on factum serve is stopped
-	{"noisy", (*bench).noisyNeighbour},
-	{"burst", (*bench).burstOfEvents},
-}
-
-func names() []string {
-	var all []string
-	for _, m := range measurements {
-		all = append(all, m.name)
-	}
-	return all
-}
-
-// choose returns the measurements of these names, in the order of the table; all of them if there are none.
-func choose(only []string) (figures []func(*bench) ratio.Figure, err error) {
-	for _, name := range only {
-		if !slices.Contains(names(), name) {
-			return nil, fmt.Errorf("there is no figure %q; there are %s", name, strings.Join(names(), ", "))
-		}
-	}
-	for _, m := range measurements {
-		if len(only) == 0 || slices.Contains(only, m.name) {
-			figures = append(figures, m.figure)
-		}
-	}
-	return figures, nil
 }

@@ -25,7 +25,7 @@ const copied = "copied"
 // rebuild sets building the documents of a tenant anew against COPY of the rows that it leads to into the same tables with the same indexes.
 func (b *bench) rebuild() ratio.Figure {
 	return ratio.Figure{
-		Name: "rebuild", What: fmt.Sprintf("rebuild of documents, %s events, beside COPY of the resulting rows", round(b.events)), Unit: "events/s, rows/s", Bar: 0.25,
+		Name: "rebuild", What: fmt.Sprintf("rebuild of documents, %s events, beside COPY of the resulting rows", ratio.Whole(b.events)), Unit: "events/s, rows/s", Bar: 0.25,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) (err error) {
 			r, err := b.newRebuilding(ctx)
 			if err != nil {
@@ -93,12 +93,12 @@ func (b *bench) newRebuilding(ctx context.Context) (_ *rebuilding, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b.say("rebuild", "filling a log with %s events", round(b.events))
+	b.Say("rebuild", "filling a log with %s events", ratio.Whole(b.events))
 	begun := time.Now()
 	if r.events, err = r.apart.Fill(ctx, b.events, &stamp); err != nil {
 		return nil, err
 	}
-	b.say("rebuild", "filled at %d events/s", int(float64(r.events)/time.Since(begun).Seconds()))
+	b.Say("rebuild", "filled at %d events/s", int(float64(r.events)/time.Since(begun).Seconds()))
 	if err := b.site.Vacuum(ctx, r.apart.Tenant.Database); err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (r *rebuilding) build(ctx context.Context) (time.Duration, error) {
 		if stage == "comparing" {
 			comparing += now.Sub(since)
 		}
-		r.b.say("rebuild", "%s after %.1f s", p.Stage, now.Sub(since).Seconds())
+		r.b.Say("rebuild", "%s after %.1f s", p.Stage, now.Sub(since).Seconds())
 		stage, since = p.Stage, now
 	}})
 	if err != nil {
@@ -184,7 +184,7 @@ func (r *rebuilding) copy(ctx context.Context) (rows int64, took time.Duration, 
 		rows += tag.RowsAffected()
 	}
 	took = time.Since(begun)
-	r.b.say("rebuild", "COPY of %d rows took %.1f s", rows, took.Seconds())
+	r.b.Say("rebuild", "COPY of %d rows took %.1f s", rows, took.Seconds())
 	_, err = conn.Exec(ctx, `drop schema `+copied+` cascade`)
 	return rows, took, err
 }

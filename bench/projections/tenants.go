@@ -25,12 +25,12 @@ const (
 // the later figures are made here; the pairs are spread over them.
 func (b *bench) create() ratio.Figure {
 	return ratio.Figure{
-		Name: "create", What: fmt.Sprintf("making %s tenants' databases beside bare CREATE DATABASE", round(b.options.tenants)), Unit: "ms", Bar: 1.5, AtMost: true,
+		Name: "create", What: fmt.Sprintf("making %s tenants' databases beside bare CREATE DATABASE", ratio.Whole(b.options.tenants)), Unit: "ms", Bar: 1.5, AtMost: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) error {
 			if err := b.site.Checkpoint(ctx); err != nil {
 				return err
 			}
-			each := max(1, b.options.tenants/b.rounds)
+			each := max(1, b.options.tenants/b.Rounds)
 			return rounds(func(ctx context.Context) (ours, theirs float64, err error) {
 				if err := b.need(ctx, "create", len(b.tenants)+max(0, each-b.pairs)); err != nil {
 					return 0, 0, err
@@ -75,7 +75,7 @@ func (b *bench) need(ctx context.Context, figure string, n int) error {
 		b.tenants = append(b.tenants, t)
 		if time.Since(told) > 10*time.Second {
 			told = time.Now()
-			b.say(figure, "%d of %d tenants", len(b.tenants), n)
+			b.Say(figure, "%d of %d tenants", len(b.tenants), n)
 		}
 	}
 	return nil
@@ -89,7 +89,7 @@ func (b *bench) served(ctx context.Context, figure string) error {
 	if err := b.open(ctx); err != nil { // without connections to tenants' databases from here
 		return err
 	}
-	b.say(figure, "starting factum serve and waiting until it has met %d tenants", len(b.tenants))
+	b.Say(figure, "starting factum serve and waiting until it has met %d tenants", len(b.tenants))
 	var err error
 	if b.serving, err = b.site.Serve(ctx); err != nil {
 		return err
@@ -136,7 +136,7 @@ type rest struct{ serving, postgres, window time.Duration }
 // idleCPU measures the processor time of a process that serves and projects for all tenants, while nobody asks anything.
 func (b *bench) idleCPU() ratio.Figure {
 	return ratio.Figure{
-		Name: "idle", What: fmt.Sprintf("CPU of factum serve, %s tenants at rest", round(b.options.tenants)), Unit: "s", Bar: 0.02, AtMost: true, Percent: true,
+		Name: "idle", What: fmt.Sprintf("CPU of factum serve, %s tenants at rest", ratio.Whole(b.options.tenants)), Unit: "s", Bar: 0.02, AtMost: true, Percent: true,
 		Measure: func(ctx context.Context, rounds ratio.Rounds) error {
 			if err := b.atRest(ctx, "idle"); err != nil {
 				return err
@@ -218,7 +218,7 @@ func (b *bench) atRest(ctx context.Context, figure string) error {
 		}
 		if time.Since(told) > 20*time.Second {
 			told = time.Now()
-			b.say(figure, "waiting for rest: %d of %d tenants are still looked after", marked, len(b.tenants))
+			b.Say(figure, "waiting for rest: %d of %d tenants are still looked after", marked, len(b.tenants))
 		}
 		if err := site.Pass(ctx, time.Second); err != nil {
 			return err

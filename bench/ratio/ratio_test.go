@@ -1,9 +1,8 @@
-package ratio
+package ratio_test
 
 import (
 	"context"
 	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"io"
 	"os"
@@ -11,11 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/factum-platform/factum/bench/ratio"
+	"github.com/factum-platform/factum/bench/ratio/ratiotest"
 )
 
 // figure answers these pairs of ours and theirs, one a round.
-func figure(name string, bar float64, atMost bool, pairs ...[2]float64) Figure {
-	return Figure{Name: name, What: "this & that", Unit: "x/s", Bar: bar, AtMost: atMost, Measure: func(_ context.Context, rounds Rounds) error {
+func figure(name string, bar float64, atMost bool, pairs ...[2]float64) ratio.Figure {
+	return ratio.Figure{Name: name, What: "this & that", Unit: "x/s", Bar: bar, AtMost: atMost, Measure: func(_ context.Context, rounds ratio.Rounds) error {
 		k := 0
 		return rounds(func(context.Context) (float64, float64, error) {
 			k++
@@ -24,15 +26,15 @@ func figure(name string, bar float64, atMost bool, pairs ...[2]float64) Figure {
 	}}
 }
 
-func absent(name string) Figure {
-	return Figure{Name: name, What: "a missing peer", Unit: "x/s", Bar: 1, Measure: func(context.Context, Rounds) error {
-		return &NotMeasuredError{Why: "npm is missing"}
+func absent(name string) ratio.Figure {
+	return ratio.Figure{Name: name, What: "a missing peer", Unit: "x/s", Bar: 1, Measure: func(context.Context, ratio.Rounds) error {
+		return &ratio.NotMeasuredError{Why: "npm is missing"}
 	}}
 }
 
 func TestRatiosAreTakenPerRound(t *testing.T) {
 	var progress strings.Builder
-	results, err := Run(t.Context(), NewProgress(&progress), 3, []Figure{
+	results, err := ratio.Run(t.Context(), ratio.NewProgress(&progress), 3, []ratio.Figure{
 		figure("floor", 0.6, false, [2]float64{50, 100}, [2]float64{140, 200}, [2]float64{6, 10}), // 0.5, 0.7, 0.6
 		figure("ceiling", 1.8, true, [2]float64{19, 10}, [2]float64{20, 10}, [2]float64{1, 1}),    // 1.9, 2, 1
 		absent("peer"),
@@ -41,7 +43,7 @@ func TestRatiosAreTakenPerRound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report := Report{Title: "A title", Taken: time.Unix(0, 0), Took: time.Minute, Facts: []Fact{{"server", "of this test"}}, Results: results}
+	report := ratio.Report{Title: "A title", Taken: time.Unix(0, 0), Took: time.Minute, Facts: []ratio.Fact{{"server", "of this test"}}, Results: results}
 	var table strings.Builder
 	if err := report.WriteTable(&table); err != nil {
 		t.Fatal(err)
@@ -73,46 +75,35 @@ bars met: 1, missed: 2
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back Report
+	var back ratio.Report
 	if err := json.Unmarshal(raw, &back); err != nil || len(back.Results) != 4 || back.Results[1].Median != 1.9 || len(back.Results[1].Rounds) != 3 {
 		t.Errorf("the JSON reads back as %+v, %v", back, err)
 	}
-	plot, err := os.Open(filepath.Join(dir, "x.svg"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer plot.Close()
-	for decoder := xml.NewDecoder(plot); ; {
-		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal("the SVG:", err)
-		}
-	}
+	ratiotest.Plot(t, filepath.Join(dir, "x.svg"))
 }
 
 func TestWhatIsNoRatioEndsTheRun(t *testing.T) {
 	boom := errors.New("boom")
-	for name, f := range map[string]Figure{
+	for name, f := range map[string]ratio.Figure{
 		"division by zero": figure("a", 1, false, [2]float64{1, 0}),
 		"0 of 0":           figure("a", 1, false, [2]float64{0, 0}),
-		"no round":         {Name: "a", Measure: func(context.Context, Rounds) error { return nil }},
-		"an error":         {Name: "a", Measure: func(context.Context, Rounds) error { return boom }},
-		"in a round": {Name: "a", Measure: func(_ context.Context, rounds Rounds) error {
+		"no round":         {Name: "a", Measure: func(context.Context, ratio.Rounds) error { return nil }},
+		"an error":         {Name: "a", Measure: func(context.Context, ratio.Rounds) error { return boom }},
+		"in a round": {Name: "a", Measure: func(_ context.Context, rounds ratio.Rounds) error {
 			return rounds(func(context.Context) (float64, float64, error) { return 0, 0, boom })
 		}},
 	} {
-		if _, err := Run(t.Context(), NewProgress(io.Discard), 1, []Figure{f}); err == nil || !strings.HasPrefix(err.Error(), "ratio: a: ") {
+		if _, err := ratio.Run(t.Context(), ratio.NewProgress(io.Discard), 1, []ratio.Figure{f}); err == nil || !strings.HasPrefix(err.Error(), "ratio: a: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
 func TestMedian(t *testing.T) {
-	if got := Median([]float64{3, 1, 2}); got != 2 {
+	if got := ratio.Median([]float64{3, 1, 2}); got != 2 {
 		t.Errorf("of three: %g", got)
 	}
-	if got := Median([]time.Duration{4, 1, 2, 10}); got != 3 {
+	if got := ratio.Median([]time.Duration{4, 1, 2, 10}); got != 3 {
 		t.Errorf("of four: %d", got)
 	}
 }
@@ -122,10 +113,10 @@ func TestPercentile(t *testing.T) {
 	for i := range hundred {
 		hundred[i] = time.Duration(100 - i)
 	}
-	if got := Percentile(hundred, 0.99); got != 99 {
+	if got := ratio.Percentile(hundred, 0.99); got != 99 {
 		t.Errorf("of 100: %d", got)
 	}
-	if got := Percentile([]time.Duration{7}, 0.99); got != 7 {
+	if got := ratio.Percentile([]time.Duration{7}, 0.99); got != 7 {
 		t.Errorf("of one: %d", got)
 	}
 }

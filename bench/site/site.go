@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -49,6 +50,13 @@ type Config struct {
 	Dir     string // where the site's folder is made; it must lie on a disk; "" chooses one
 	BinDir  string // PostgreSQL's binaries; "" looks for them
 	Program string // the factum program; "" builds it, which needs the go command
+}
+
+// Flags declares the flags that set it.
+func (c *Config) Flags(flags *flag.FlagSet) {
+	flags.StringVar(&c.Dir, "dir", "", "where the servers' `folder` is made; it must lie on a disk (default: a temporary folder)")
+	flags.StringVar(&c.BinDir, "pg-bin", "", "`folder` of PostgreSQL's binaries (default: look for them)")
+	flags.StringVar(&c.Program, "factum", "", "the factum `program` (default: build it)")
 }
 
 // Site is the servers and the settings of a platform. It is safe for concurrent use.

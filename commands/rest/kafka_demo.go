@@ -26,12 +26,20 @@ type demoRing struct {
 }
 
 type demoMessage struct {
-	EventID   string         `json:"event_id" format:"uuid"`
-	Topic     string         `json:"topic"`
-	Timestamp httpapi.Time   `json:"timestamp"`
-	UserID    string         `json:"user_id" format:"uuid"`
-	Key       *string        `json:"key"`
-	Payload   map[string]any `json:"payload" nullable:"false"`
+	EventID   string       `json:"event_id" format:"uuid"`
+	Topic     string       `json:"topic"`
+	Timestamp httpapi.Time `json:"timestamp"`
+	UserID    string       `json:"user_id" format:"uuid"`
+	Key       *string      `json:"key"`
+	Payload   demoPayload  `json:"payload"`
+}
+
+// demoPayload is any JSON object.
+type demoPayload map[string]any
+
+// Schema implements huma.SchemaProvider. What huma makes of the type says nothing of null, which OpenAPI 3.0 then takes for forbidden.
+func (demoPayload) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}
 }
 
 func (d *demoRing) put(m demoMessage) {
@@ -92,9 +100,9 @@ func (r routes) kafkaDemo(api huma.API) {
 type demoProduce struct {
 	httpapi.Repeatable
 	Body struct {
-		Topic   string         `json:"topic" minLength:"1" maxLength:"249" example:"plant.events"`
-		Message map[string]any `json:"message" nullable:"false"`
-		Key     *string        `json:"key,omitempty" maxLength:"1000"`
+		Topic   string      `json:"topic" minLength:"1" maxLength:"249" example:"plant.events"`
+		Message demoPayload `json:"message"`
+		Key     *string     `json:"key,omitempty" maxLength:"1000"`
 	}
 }
 

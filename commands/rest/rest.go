@@ -88,6 +88,7 @@ var refusals = map[string]struct {
 	"tenant.deleted":        {http.StatusNotFound, ""},
 	"tenant.gone":           {http.StatusConflict, ""},
 	"membership.unknown":    {http.StatusNotFound, ""},
+	"membership.has_admin":  {http.StatusConflict, ""},
 	"user.inactive":         {http.StatusForbidden, "account_inactive"},
 	"user.administrator":    {http.StatusConflict, ""},
 	"invitation.unknown":    {http.StatusNotFound, ""},

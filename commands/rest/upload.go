@@ -2,7 +2,6 @@ package rest
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -149,8 +148,8 @@ func (f *form) metadata() (map[string]*string, error) {
 		return nil, nil //nolint:nilnil // no metadata
 	}
 	var out map[string]*string
-	if err := json.Unmarshal([]byte(raw), &out); err != nil || !utf8.ValidString(raw) {
-		return nil, httpapi.Invalid(map[string][]string{"metadata": {"Not a JSON object of texts."}})
+	if err := httpapi.ReadJSON([]byte(raw), &out); err != nil {
+		return nil, httpapi.Invalid(map[string][]string{"metadata": {"Not a JSON object of texts, each key once."}})
 	}
 	return out, nil
 }

@@ -21,6 +21,27 @@ func (r routes) users(api huma.API) {
 		ID: "activate-user", Method: http.MethodPost, Path: one + "/activate", Tag: "platform",
 		Summary: "Switch an account on again, with the memberships that it had", Errors: []int{http.StatusConflict, http.StatusNotFound},
 	}, r.activateUser)
+	route(api, httpapi.Op{
+		ID: "appoint-admin", Method: http.MethodPost, Path: "/api/platform/tenants/{tenant_id}/admins", Tag: "platform", Accepts: true, Status: http.StatusCreated,
+		Summary: "Make a user the admin of a tenant none of whose admins can log in", Errors: []int{http.StatusConflict, http.StatusNotFound},
+	}, r.appointAdmin)
+}
+
+type newAdmin struct {
+	httpapi.InTenant
+	httpapi.Repeatable
+	Body struct {
+		UserID string `json:"user_id" format:"uuid"`
+	}
+}
+
+func (r routes) appointAdmin(ctx context.Context, in *newAdmin) (*httpapi.Answer[memberRole], error) {
+	tenant, user := strings.ToLower(in.TenantID), strings.ToLower(in.Body.UserID)
+	m, receipt, err := r.Commands.AppointAdmin(ctx, r.caller(ctx, in.IdempotencyKey), tenant, user)
+	if err != nil {
+		return nil, err
+	}
+	return httpapi.Answered(r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory()), "The user is an admin of the tenant.", memberRoleOf(tenant, user, m)), nil
 }
 
 type oneUser struct {

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/factum-platform/factum/domain/es"
@@ -32,12 +33,21 @@ type Add struct {
 // ChangeRole asks that the member has another role.
 type ChangeRole struct {
 	TenantID, UserID, Role, By string
+	Inactive                   []string // admins whose accounts are switched off; they do not count as such
 	At                         time.Time
 }
 
 // Remove asks that the user is a member no longer.
 type Remove struct {
 	TenantID, UserID, By string
+	Inactive             []string // as in [ChangeRole]
+	At                   time.Time
+}
+
+// Appoint asks that the user, a member or not, becomes the admin of a tenant that has none who can log in.
+type Appoint struct {
+	TenantID, UserID, By string
+	Inactive             []string // as in [ChangeRole]
 	At                   time.Time
 }
 
@@ -45,6 +55,7 @@ func (Grant) isMembershipCommand()      {}
 func (Add) isMembershipCommand()        {}
 func (ChangeRole) isMembershipCommand() {}
 func (Remove) isMembershipCommand()     {}
+func (Appoint) isMembershipCommand()    {}
 
 // Member is a user in a tenant.
 type Member struct {
@@ -55,7 +66,8 @@ type Member struct {
 // State is the members of a tenant, by the user's id. It does not change once it was handed out.
 type State struct{ Members map[string]Member }
 
-// Decider decides about the members of one tenant. Refusals: membership.role, membership.exists, membership.unknown, membership.last_admin.
+// Decider decides about the members of one tenant. Refusals: membership.role, membership.exists, membership.unknown, membership.last_admin,
+// membership.has_admin.
 var Decider = es.Decider[State, Command, Event]{
 	Initial: func() State { return State{} },
 	Decide:  decide,
@@ -87,7 +99,7 @@ func decide(s State, c Command) ([]Event, error) {
 			return nil, unknown()
 		case known.Role == c.Role:
 			return nil, nil
-		case s.lastAdmin(c.UserID):
+		case s.lastAdmin(c.UserID, c.Inactive):
 			return nil, es.Refuse("membership.last_admin", "This is the tenant's last admin. Make somebody else an admin first.")
 		}
 		return []Event{RoleChanged{TenantID: c.TenantID, UserID: c.UserID, Role: c.Role, ChangedBy: c.By, At: c.At}}, nil
@@ -95,10 +107,21 @@ func decide(s State, c Command) ([]Event, error) {
 		if _, ok := s.Members[c.UserID]; !ok {
 			return nil, unknown()
 		}
-		if s.lastAdmin(c.UserID) {
+		if s.lastAdmin(c.UserID, c.Inactive) {
 			return nil, es.Refuse("membership.last_admin", "This is the tenant's last admin. Make somebody else an admin first, or delete the tenant.")
 		}
 		return []Event{Removed{TenantID: c.TenantID, UserID: c.UserID, RemovedBy: c.By, At: c.At}}, nil
+	case Appoint:
+		known, ok := s.Members[c.UserID]
+		switch {
+		case known.Role == Admin:
+			return nil, nil
+		case s.hasAdmin(c.UserID, c.Inactive):
+			return nil, es.Refuse("membership.has_admin", "This tenant has an admin who can log in. That is for an admin to do.")
+		case ok:
+			return []Event{RoleChanged{TenantID: c.TenantID, UserID: c.UserID, Role: Admin, ChangedBy: c.By, At: c.At}}, nil
+		}
+		return []Event{Granted{TenantID: c.TenantID, UserID: c.UserID, Role: Admin, GrantedBy: c.By, At: c.At}}, nil
 	default:
 		return nil, es.Refuse("membership.command", "Unknown command %T.", c)
 	}
@@ -116,17 +139,19 @@ func CheckRole(role string) error {
 	}
 }
 
-// lastAdmin tells whether the user is an admin and nobody else is.
-func (s State) lastAdmin(userID string) bool {
-	if s.Members[userID].Role != Admin {
-		return false
-	}
+// lastAdmin tells whether the user is an admin and nobody else is who can log in.
+func (s State) lastAdmin(userID string, inactive []string) bool {
+	return s.Members[userID].Role == Admin && !s.hasAdmin(userID, inactive)
+}
+
+// hasAdmin tells whether somebody else than the user is an admin, and can log in.
+func (s State) hasAdmin(but string, inactive []string) bool {
 	for id, m := range s.Members {
-		if id != userID && m.Role == Admin {
-			return false
+		if m.Role == Admin && id != but && !slices.Contains(inactive, id) {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 func evolve(s State, e Event) State {

@@ -65,6 +65,29 @@ func TestRemove(t *testing.T) {
 	given(t).When(remove).Refused("membership.unknown")
 }
 
+// TestWhoCannotLogInIsNoLastAdmin: an admin whose account is switched off keeps no tenant in good hands.
+func TestWhoCannotLogInIsNoLastAdmin(t *testing.T) {
+	off := []string{"w"}
+	admins := []Event{granted("w", Admin), granted("u", Admin)}
+	demote := ChangeRole{TenantID: "t", UserID: "u", Role: User, By: "v", Inactive: off, At: at}
+	remove := Remove{TenantID: "t", UserID: "u", By: "v", Inactive: off, At: at}
+	given(t, admins...).When(demote).Refused("membership.last_admin")
+	given(t, admins...).When(remove).Refused("membership.last_admin")
+	given(t, append(admins, granted("x", Admin))...).When(remove).Then(Removed{TenantID: "t", UserID: "u", RemovedBy: "v", At: at})
+	given(t, admins...).When(Remove{TenantID: "t", UserID: "w", By: "u", Inactive: off, At: at}).Then(Removed{TenantID: "t", UserID: "w", RemovedBy: "u", At: at})
+}
+
+func TestAppoint(t *testing.T) {
+	appoint := func(inactive ...string) Appoint {
+		return Appoint{TenantID: "t", UserID: "u", By: "v", Inactive: inactive, At: at}
+	}
+	given(t, granted("w", Admin)).When(appoint("w")).Then(granted("u", Admin))
+	given(t, granted("w", Admin), granted("u", User)).When(appoint("w")).Then(RoleChanged{TenantID: "t", UserID: "u", Role: Admin, ChangedBy: "v", At: at})
+	given(t, granted("w", Admin), granted("u", Admin)).When(appoint()).Then()
+	given(t, granted("w", Admin), granted("u", User)).When(appoint()).Refused("membership.has_admin")
+	given(t, granted("w", Admin), granted("x", Admin)).When(appoint("w")).Refused("membership.has_admin")
+}
+
 // TestAnAdminStays draws any sequence of commands: once a tenant has an admin it always has one, a state that was handed out does not
 // change, and members keep the time when they joined.
 func TestAnAdminStays(t *testing.T) {

@@ -31,6 +31,14 @@ var strictJSON = huma.Format{
 	},
 }
 
+// ReadJSON reads JSON that is a part of a request as strictly as a request's body is read.
+func ReadJSON(data []byte, v any) error {
+	if err := unambiguous(data); err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}
+
 // maxJSONDepth is how deep a body may be nested; none of ours has more than three levels.
 const maxJSONDepth = 64
 

@@ -107,6 +107,9 @@ var Policy = []Rule{
 	{"POST", "/api/platform/projections/{projection}/resume", PlatformAdmin, "", 0},
 	{"POST", "/api/platform/projections/{projection}/retry", PlatformAdmin, "", 0},
 	{"POST", "/api/platform/projections/{projection}/skip", PlatformAdmin, "", 0},
+	{"GET", "/api/platform/users", PlatformAdmin, "", 0},
+	{"GET", "/api/platform/tenants", PlatformAdmin, "", 0},
+	{"POST", "/api/platform/tenants/{tenant_id}/admins", PlatformAdmin, "", 0},
 	{"POST", "/api/platform/users/{user_id}/deactivate", PlatformAdmin, "", 0},
 	{"POST", "/api/platform/users/{user_id}/activate", PlatformAdmin, "", 0},
 

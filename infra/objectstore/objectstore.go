@@ -4,6 +4,8 @@ package objectstore
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -99,7 +101,11 @@ func (s *Store) Put(ctx context.Context, key string, body io.Reader) (int64, err
 }
 
 func (s *Store) putWhole(ctx context.Context, key string, content []byte) error {
-	_, err := s.client.PutObject(ctx, s.bucket, key, bytes.NewReader(content), int64(len(content)), "", "", minio.PutObjectOptions{})
+	// With its hash in the signature the content goes as it is. Otherwise it would go in signed chunks, and some servers would keep that as the
+	// object's Content-Encoding, which clients of signed URLs do not know.
+	sum := sha256.Sum256(content)
+	_, err := s.client.PutObject(ctx, s.bucket, key, bytes.NewReader(content), int64(len(content)), "", hex.EncodeToString(sum[:]),
+		minio.PutObjectOptions{DisableContentSha256: true})
 	if err != nil {
 		return fmt.Errorf("objectstore: put %s: %w", key, err)
 	}

@@ -112,7 +112,8 @@ func TestObjects(t *testing.T) {
 			t.Fatal(err)
 		}
 		status, header, body := fetch(t, signed)
-		if status != http.StatusOK || body != "content" || header.Get("Content-Type") != "application/pdf" || header.Get("Content-Disposition") != disposition {
+		if status != http.StatusOK || body != "content" || header.Get("Content-Type") != "application/pdf" || header.Get("Content-Disposition") != disposition ||
+			header.Get("Content-Encoding") != "" {
 			t.Errorf("%d %v %q", status, header, body)
 		}
 		unsigned, _, _ := strings.Cut(signed, "?")

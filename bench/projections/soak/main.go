@@ -11,11 +11,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/factum-platform/factum/bench/ratio"
@@ -38,12 +35,7 @@ func main() {
 	if devstack.RunChild() {
 		return
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := start(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		os.Exit(1)
-	}
+	ratio.Main("soak", start)
 }
 
 // runs are the subcommands and how many requests per second they send.
@@ -68,9 +60,7 @@ func start(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
 	flags := flag.NewFlagSet("soak "+name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.Dir, "dir", "", "where the servers' `folder` is made; it must lie on a disk (default: a temporary folder)")
-	flags.StringVar(&o.BinDir, "pg-bin", "", "`folder` of PostgreSQL's binaries (default: look for them)")
-	flags.StringVar(&o.Program, "factum", "", "the factum `program` (default: build it)")
+	o.Flags(flags)
 	flags.Float64Var(&o.rate, "rate", chosen.rate, "requests per second")
 	flags.IntVar(&o.events, "events", 1_000_000, "rebuild: events in the log")
 	flags.DurationVar(&o.around, "around", 5*time.Second, "rebuild: how long requests are served before and after it")

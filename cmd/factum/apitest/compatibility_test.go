@@ -32,10 +32,10 @@ var kinds = map[string]func(any) bool{
 	"id": uuidKind, "user_id": uuidKind, "tenant_id": uuidKind, "file_id": uuidKind, "created_by": uuidKind, "deleted_document_id": uuidKind, "invited_by": uuidKind,
 	"created_at": timeKind, "updated_at": timeKind, "joined_at": timeKind, "expires_at": timeKind, "refreshed_at": timeKind, "invited_at": timeKind, "answered_at": timeKind,
 	"first_name": textKind, "last_name": textKind, "email": textKind, "name": textKind, "database_name": textKind, "auth_method": textKind, "sso_default_role": roleKind,
-	"is_active": boolKind, "email_verified": boolKind, "sso_auto_provisioning": boolKind, "tsa_enabled": boolKind, "require_if_match": boolKind, "tsa_provider": textKind, "sso_domain_whitelist": listKind,
-	"role": roleKind, "members": listKind, "documents": listKind, "files": listKind, "tenants": listKind, "sessions": listKind, "invitations": listKind,
+	"is_active": boolKind, "is_administrator": boolKind, "email_verified": boolKind, "sso_auto_provisioning": boolKind, "tsa_enabled": boolKind, "require_if_match": boolKind, "tsa_provider": textKind, "sso_domain_whitelist": listKind,
+	"role": roleKind, "members": listKind, "documents": listKind, "files": listKind, "tenants": listKind, "sessions": listKind, "invitations": listKind, "users": listKind,
 	"filename": textKind, "mime_type": textKind, "metadata": mapKind, "file": mapKind, "md5_hash": sumKind(32), "sha256_hash": sumKind(64), "s3_path": textKind, "file_size": intKind,
-	"file_metadata": mapKind, "document_count": intKind, "is_orphaned": boolKind, "file_orphaned": boolKind, "freed_storage_bytes": intKind, "freed_storage_mb": numKind,
+	"file_metadata": mapKind, "document_count": intKind, "member_count": intKind, "admin_count": intKind, "is_orphaned": boolKind, "file_orphaned": boolKind, "freed_storage_bytes": intKind, "freed_storage_mb": numKind,
 	"download_url": textKind, "expires_in": intKind, "pagination": mapKind, "page": intKind, "per_page": intKind, "total": intKind, "pages": intKind,
 	"stats": mapKind, "total_files": intKind, "total_storage_bytes": intKind, "total_storage_mb": numKind, "orphaned_files": intKind, "orphaned_storage_bytes": intKind,
 	"results": listKind, "succeeded": intKind, "failed": intKind, "success": boolKind, "status": func(any) bool { return true }, "error": mapKind, "data": mapKind,
@@ -178,7 +178,7 @@ func TestR21AnUploadBringsMetadata(t *testing.T) {
 			t.Errorf("%q: %s", none, a.body)
 		}
 	}
-	for _, wrong := range []string{"x", "[]", `{"a":1}`, `{"a":{}}`, `{"a b":"x"}`, `{"a":"x` + "\x00" + `"}`, `{"a":"\u0000"}`, "{\"a\":\"\xff\"}", `{"a":"` + strings.Repeat("x", 1001) + `"}`, `{"a":"` + strings.Repeat("x", 40_000) + `"}`} {
+	for _, wrong := range []string{"x", "[]", `{"a":1}`, `{"a":{}}`, `{"a b":"x"}`, `{"a":"x` + "\x00" + `"}`, `{"a":"\u0000"}`, "{\"a\":\"\xff\"}", `{"a":"x","a":"y"}`, `{"a":"\ud800"}`, `{"a":"` + strings.Repeat("x", 1001) + `"}`, `{"a":"` + strings.Repeat("x", 40_000) + `"}`} {
 		a := w.upload(tenant, mina, file, part{"metadata", "", "", wrong})
 		w.problem(a, 400, "BAD_REQUEST")
 		if a.at("error.details.metadata") == nil {
@@ -293,7 +293,7 @@ func TestR60ToR62KafkaDemonstration(t *testing.T) {
 	w := newWorld(t)
 	mina, noor := w.person("Mina"), w.person("Noor")
 	produce := func(p person, body any) answer { return w.call("POST", "/api/demo/kafka/produce", p.token, body) }
-	sent := w.envelope(produce(mina, map[string]any{"topic": "plant", "message": map[string]any{"bar": 4.2, "on": []any{true, nil}}, "key": "press 4"}), 201, true)
+	sent := w.envelope(produce(mina, map[string]any{"topic": "plant", "message": map[string]any{"bar": 4.2, "on": []any{true, nil}, "off": nil}, "key": "press 4"}), 201, true)
 	w.fields(sent, "data", "event_id", "topic", "timestamp", "status", "note")
 	if sent.text("data.status") != "sent" || sent.text("data.topic") != "plant" {
 		t.Errorf("%s", sent.body)

@@ -73,6 +73,7 @@ type driver struct {
 	tokens    map[string]string  // by caller
 	tenant    string             // the one that must stay
 	spare     string             // the one that may be deleted
+	left      string             // one whose admin is switched off
 	stamped   string             // a file with a time-stamp
 	event     struct{ stream, id string }
 	secret    string // in names and contents of the tenant; strangers must not see it

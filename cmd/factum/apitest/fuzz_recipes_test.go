@@ -129,6 +129,11 @@ func recipesOf() map[string]recipe {
 		"deactivate-user": inPath("user_id", func(d *driver) string { return d.people["candidate"].id }),
 		"activate-user":   inPath("user_id", func(d *driver) string { return d.people["candidate"].id }),
 
+		"appoint-admin": func(d *driver, r *draft, _ bool) {
+			r.params["tenant_id"] = d.left
+			put(r, "user_id", d.people["stranger"].id)
+		},
+
 		"pause-projection":  steer,
 		"resume-projection": steer,
 		"retry-projection": func(d *driver, r *draft, proper bool) {

@@ -188,6 +188,9 @@ func (d *driver) settleIn(t *testing.T) {
 	w.administers(*d.people["operator"])
 	d.tenant, d.spare = w.tenant(admin, d.secret), w.tenant(admin, d.secret+" spare")
 	foreign := w.tenant(person{token: d.tokens["stranger"]}, "foreign")
+	gone := w.person(fmt.Sprintf("Gone-%d", d.number))
+	d.left = w.tenant(gone, "left")
+	w.want(w.call("POST", "/api/platform/users/"+gone.id+"/deactivate", d.tokens["operator"], nil), 200)
 	for _, role := range []string{"user", "viewer"} {
 		w.grant(d.tenant, *d.people[role], role)
 	}

@@ -227,16 +227,17 @@ func TestNoFileNameAddsAHeader(t *testing.T) {
 // TestIdsOfOtherTenantsLookLikeNone compares, for every route, what is answered to the ids of another tenant and to ids that nobody has.
 func TestIdsOfOtherTenantsLookLikeNone(t *testing.T) {
 	w := newWorld(t)
-	mina, other := w.person("Mina"), w.person("Other")
+	mina, other := w.verified(w.person("Mina")), w.person("Other")
 	tenant, foreign := w.tenant(mina, "A"), w.tenant(other, "B")
 	up := w.want(w.upload(foreign, other, part{"file", "a.txt", "", "a"}), 201)
 	w.stamp(foreign, up.text("data.file_id"))
 	key := w.want(w.call("POST", "/api/tenants/"+foreign+"/api-keys", other.token, map[string]any{"name": "a", "role": "user"}), 201)
 	sessions := w.want(w.call("GET", "/api/auth/sessions", other.token, nil), 200)
+	invited := w.want(w.call("POST", "/api/tenants/"+foreign+"/invitations", other.token, map[string]any{"email": "noor@plant.example", "role": "user"}), 201)
 	const unknown = "11111111-1111-4111-8111-111111111111"
 	theirs := map[string]string{
 		"tenant_id": foreign, "document_id": up.text("data.id"), "file_id": up.text("data.file_id"), "user_id": other.id, "api_key_id": key.text("data.id"),
-		"session_id": sessions.text("sessions.0.id"),
+		"session_id": sessions.text("sessions.0.id"), "invitation_id": invited.text("data.id"),
 	}
 	bodies := map[string]any{
 		"PUT /api/tenants/{tenant_id}/documents/{document_id}": map[string]any{"filename": "x.txt"},

@@ -209,6 +209,129 @@ func TestAdministratorsOfThePlatformSeeAndSteer(t *testing.T) {
 	})
 }
 
+// TestAdministratorsOfThePlatformFindAccounts: what deactivate and activate want is an id.
+func TestAdministratorsOfThePlatformFindAccounts(t *testing.T) {
+	w := newWorld(t)
+	operator, admin, mina, noor := w.person("Operator"), w.person("Admin"), w.verified(w.person("Mina")), w.person("Noor_B")
+	w.administers(operator)
+	const users = "/api/platform/users"
+	emails := func(a answer) string {
+		var out []string
+		list, _ := a.at("data.users").([]any)
+		for _, u := range list {
+			name, _, _ := strings.Cut(fmt.Sprint(u.(map[string]any)["email"]), "@")
+			out = append(out, name)
+		}
+		return strings.Join(out, " ")
+	}
+	w.problem(w.call("GET", users, admin.token, nil), 403, "FORBIDDEN")
+	w.want(w.call("POST", users+"/"+noor.id+"/deactivate", operator.token, nil), 200)
+	all := w.envelope(w.call("GET", users, operator.token, nil), 200, true)
+	w.fields(all, "data", "users", "pagination")
+	w.fields(all, "data.users.0", append([]string{"is_administrator"}, accountFields...)...)
+	for query, want := range map[string]string{
+		"": "noor_b mina admin operator", "?sort=created_at": "operator admin mina noor_b", "?sort=email": "admin mina noor_b operator", "?sort=-email": "operator noor_b mina admin",
+		"?is_active=false": "noor_b", "?is_active=true&sort=email": "admin mina operator", "?email=MINA%40plant.example": "mina", "?email=min&sort=email": "admin mina", "?email=r_b": "noor_b",
+		"?email=%25": "", "?email=' or 1=1 --": "", "?page=2&per_page=3": "operator", "?page=9": "", "?created_before=2001-01-01T00:00:00Z": "",
+	} {
+		if got := emails(w.want(w.call("GET", users+strings.ReplaceAll(query, " ", "+"), operator.token, nil), 200)); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+	}
+	for next, want := "", []string{"admin mina", "noor_b operator"}; len(want) > 0; want = want[1:] {
+		a := w.want(w.call("GET", users+"?sort=email&per_page=2&cursor="+next, operator.token, nil), 200)
+		if next = a.text("data.pagination.next_cursor"); emails(a) != want[0] || (next == "") != (len(want) == 1) || a.at("data.pagination.total") != 4.0 {
+			t.Errorf("%s; want %s", a.body, want[0])
+		}
+	}
+	for _, bad := range []string{"?page=0", "?per_page=101", "?sort=first_name", "?is_active=yes", "?cursor=x", "?email=%ff", "?email=%00", "?created_after=now"} {
+		w.problem(w.call("GET", users+bad, operator.token, nil), 400, "BAD_REQUEST")
+	}
+	one := w.want(w.call("GET", users+"?email="+operator.email, operator.token, nil), 200)
+	if one.text("data.users.0.id") != operator.id || one.at("data.users.0.is_administrator") != true || one.at("data.users.0.email_verified") != false {
+		t.Errorf("%s", one.body)
+	}
+	if one := w.want(w.call("GET", users+"?email="+mina.email, operator.token, nil), 200); one.at("data.users.0.is_administrator") != false || one.at("data.users.0.email_verified") != true {
+		t.Errorf("%s", one.body)
+	}
+}
+
+// TestATenantWithoutAnAdminGetsOne: its only admin's account is switched off, and nobody of the tenant could do anything about that.
+func TestATenantWithoutAnAdminGetsOne(t *testing.T) {
+	w := newWorld(t)
+	operator, admin, second, user, stranger := w.person("Operator"), w.person("Admin"), w.person("Second"), w.person("User"), w.person("Stranger")
+	w.administers(operator)
+	tenant, other := w.tenant(admin, "Left"), w.tenant(stranger, "Kept")
+	w.grant(tenant, user, "user")
+	w.grant(tenant, second, "admin")
+	members, admins := "/api/tenants/"+tenant+"/users", "/api/platform/tenants/"+tenant+"/admins"
+	switchTo := func(what, id string) {
+		t.Helper()
+		w.want(w.call("POST", "/api/platform/users/"+id+"/"+what, operator.token, nil), 200)
+	}
+	tenants := func(query string) answer {
+		t.Helper()
+		return w.envelope(w.call("GET", "/api/platform/tenants"+query, operator.token, nil), 200, true)
+	}
+	appoint := func(by person, id string) answer {
+		return w.call("POST", admins, by.token, map[string]any{"user_id": id})
+	}
+
+	// An admin who is switched off does not count: the other one stays.
+	switchTo("deactivate", second.id)
+	w.problem(w.call("DELETE", members+"/"+admin.id, admin.token, nil), 400, "BAD_REQUEST")
+	w.problem(w.call("PUT", members+"/"+admin.id, admin.token, map[string]any{"role": "user"}), 400, "BAD_REQUEST")
+	off := w.want(w.call("GET", members+"?is_active=false", user.token, nil), 200)
+	w.fields(off, "data.members.0", memberFields...)
+	if off.text("data.members.0.id") != second.id || off.at("data.members.0.is_active") != false || off.at("data.pagination.total") != 1.0 {
+		t.Errorf("%s", off.body)
+	}
+	w.problem(appoint(operator, user.id), 409, "CONFLICT") // that is for the tenant's admin to do
+	if none := tenants("?without_admin=true"); none.at("data.pagination.total") != 0.0 {
+		t.Errorf("%s", none.body)
+	}
+
+	switchTo("deactivate", admin.id)
+	left := tenants("?without_admin=true")
+	w.fields(left, "data", "tenants", "pagination")
+	w.fields(left, "data.tenants.0", "id", "name", "database_name", "is_active", "member_count", "admin_count", "created_at", "updated_at")
+	if left.text("data.tenants.0.id") != tenant || left.at("data.tenants.0.admin_count") != 0.0 || left.at("data.tenants.0.member_count") != 1.0 || left.at("data.pagination.total") != 1.0 {
+		t.Errorf("%s", left.body)
+	}
+	if all := tenants("?sort=name"); all.text("data.tenants.0.id") != other || all.text("data.tenants.1.id") != tenant || all.at("data.pagination.total") != 2.0 {
+		t.Errorf("%s", all.body)
+	}
+	if kept := tenants("?without_admin=false&is_active=true"); kept.text("data.tenants.0.id") != other || kept.at("data.pagination.total") != 1.0 {
+		t.Errorf("%s", kept.body)
+	}
+	for _, bad := range []string{"?without_admin=x", "?sort=id", "?is_active=1", "?page=0", "?cursor=x"} {
+		w.problem(w.call("GET", "/api/platform/tenants"+bad, operator.token, nil), 400, "BAD_REQUEST")
+	}
+
+	const nobody = "11111111-1111-4111-8111-111111111111"
+	w.problem(appoint(user, user.id), 403, "FORBIDDEN")
+	w.problem(appoint(operator, nobody), 404, "NOT_FOUND")
+	w.problem(appoint(operator, admin.id), 404, "NOT_FOUND") // switched off
+	w.problem(w.call("POST", "/api/platform/tenants/"+nobody+"/admins", operator.token, map[string]any{"user_id": user.id}), 404, "NOT_FOUND")
+	w.problem(w.call("POST", admins, operator.token, map[string]any{}), 400, "BAD_REQUEST")
+	made := w.envelope(appoint(operator, strings.ToUpper(user.id)), 201, true)
+	w.fields(made, "data", "user_id", "tenant_id", "role", "joined_at")
+	w.want(appoint(operator, user.id), 201) // is one already
+	w.problem(appoint(operator, stranger.id), 409, "CONFLICT")
+	w.want(w.call("PUT", "/api/tenants/"+tenant, user.token, map[string]any{"name": "Found"}), 200) // at once
+	w.want(w.call("DELETE", members+"/"+admin.id, user.token, nil), 200)
+
+	// Somebody who was no member, too; and a deleted tenant stays as it is.
+	switchTo("deactivate", user.id)
+	w.want(appoint(operator, stranger.id), 201)
+	w.want(w.call("DELETE", "/api/tenants/"+tenant, stranger.token, nil), 200)
+	switchTo("deactivate", stranger.id)
+	w.problem(appoint(operator, operator.id), 404, "NOT_FOUND")
+	if gone := tenants("?is_active=false"); gone.text("data.tenants.0.id") != tenant || gone.at("data.pagination.total") != 1.0 {
+		t.Errorf("%s", gone.body)
+	}
+}
+
 // skipped counts the events that are passed over.
 func (w *world) skipped(log string) (n int) {
 	w.t.Helper()
