@@ -135,6 +135,21 @@ func TestAnAddressIsVerified(t *testing.T) {
 	}
 }
 
+func TestMailsAboutAnAccountDoNotCarryWhatItsNameSays(t *testing.T) {
+	w := newWorld(t)
+	w.want(w.call("POST", "/api/auth/register", "", map[string]any{
+		"first_name": "You won, see https://evil.example", "last_name": "Okoro", "email": "victim@plant.example", "password": password,
+	}), 201)
+	l := w.want(w.call("POST", "/api/auth/login", "", map[string]any{"email": "victim@plant.example", "password": password}), 200)
+	w.want(w.call("POST", "/api/auth/verify-email/resend", l.text("access_token"), nil), 202)
+	w.want(w.call("POST", "/api/auth/password/forgot", "", map[string]any{"email": "victim@plant.example"}), 202)
+	for range 2 {
+		if m := <-w.mails; strings.Contains(m.Subject+m.Text, "evil") {
+			t.Errorf("%s", m.Text)
+		}
+	}
+}
+
 func TestAForgottenPasswordIsSetByAMailedLink(t *testing.T) {
 	w := newWorld(t)
 	mina := w.person("Mina")
@@ -379,6 +394,32 @@ func TestANewKeyIsPublishedBeforeItSigns(t *testing.T) {
 	}
 	w.want(w.call("GET", "/api/users/me", mina.token, nil), 200)
 	w.want(w.call("POST", "/api/auth/refresh", mina.refresh, nil), 200)
+}
+
+// TestAKeyHoldsNoLongerThanItsMakerIsAnAdmin: a former admin who kept a key would else still have access, and could return with it.
+func TestAKeyHoldsNoLongerThanItsMakerIsAnAdmin(t *testing.T) {
+	w := newWorld(t)
+	owner, admin := w.person("Owner"), w.person("Admin")
+	tenant := w.tenant(owner, "A")
+	w.grant(tenant, admin, "admin")
+	base := "/api/tenants/" + tenant
+	kept := w.want(w.call("POST", base+"/api-keys", admin.token, map[string]any{"name": "press 4", "role": "admin"}), 201).text("data.key")
+	member := base + "/users/" + admin.id
+	servers := []*world{w, w.second()}
+	answered := func(status int) {
+		t.Helper()
+		for _, server := range servers {
+			server.eventually(status, func() answer { return server.call("GET", base+"/documents", kept, nil) })
+		}
+	}
+	answered(200)
+	w.want(w.call("PUT", member, owner.token, map[string]any{"role": "user"}), 200)
+	answered(404)
+	w.want(w.call("PUT", member, owner.token, map[string]any{"role": "admin"}), 200)
+	answered(200)
+	w.want(w.call("DELETE", member, owner.token, nil), 200)
+	answered(404)
+	w.problem(w.call("POST", base+"/users", kept, map[string]any{"user_id": admin.id, "role": "admin"}), 404, "NOT_FOUND")
 }
 
 func TestAMachineCallsWithItsKey(t *testing.T) {
