@@ -133,11 +133,10 @@ func checkText(s string, most int) string {
 	return ""
 }
 
-// plainText tells whether s can be stored and shown as it is: valid UTF-8 without control characters, line separators and what turns the
-// direction of the text around it.
+// plainText tells whether s can be stored and shown on one line: valid UTF-8 without control characters and line separators.
 func plainText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp) || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
+		return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp)
 	})
 }
 
