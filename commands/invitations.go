@@ -37,12 +37,16 @@ func invitationOf(s invitation.State) Invitation {
 }
 
 // Invite asks the person behind an address to become a member of the tenant; a job mails the link. It does the same whether the address has
-// an account or not. Errors: *[ValidationError]; *[es.Refusal] membership.role, and invitation.exists for an address that is invited already.
+// an account or not, unless that is a member. Errors: *[ValidationError]; *[es.Refusal] membership.role, membership.exists, and invitation.exists
+// for an address that is invited already.
 func (c *Commands) Invite(ctx context.Context, by Caller, tenantID, email, role string) (Invitation, Receipt, error) {
 	email = normaliseEmail(email)
 	p := problems{}
 	p.add("email", checkEmail(email))
 	if err := errors.Join(p.err(), membership.CheckRole(role)); err != nil {
+		return Invitation{}, Receipt{}, err
+	}
+	if err := c.mustBeNoMember(ctx, tenantID, email); err != nil {
 		return Invitation{}, Receipt{}, err
 	}
 	mac, err := c.c.MAC(ctx, string(eventstore.PlatformTenant), "invitation", tenantID+" "+email)
@@ -51,6 +55,29 @@ func (c *Commands) Invite(ctx context.Context, by Caller, tenantID, email, role 
 	}
 	id := es.Key("invitation", hex.EncodeToString(mac))
 	return c.invitationAfter(ctx, by, id, invitation.Issue{InvitationID: id, TenantID: tenantID, Email: es.Person(email), Role: role, By: by.UserID, At: stamp(by.At)})
+}
+
+// mustBeNoMember refuses the address of a member, whom an invitation would not change. Accounts of others take as long as none. Refusal:
+// membership.exists.
+func (c *Commands) mustBeNoMember(ctx context.Context, tenantID, email string) error {
+	key, err := c.loginKey(ctx, email)
+	if err != nil {
+		return err
+	}
+	candidates, err := c.c.Auth.Candidates(ctx, key)
+	if err != nil {
+		return err
+	}
+	members, err := c.members(ctx, tenantID)
+	if err != nil {
+		return err
+	}
+	for _, id := range candidates {
+		if _, ok := members[id]; ok {
+			return es.Refuse("membership.exists", "This address is a member's already. Change the role instead.")
+		}
+	}
+	return nil
 }
 
 // ResendInvitation has the link mailed again; the invitation is good for seven days from now, and who asks vouches for it. Refusal:
@@ -129,7 +156,7 @@ type AcceptedInvitation struct {
 }
 
 // AcceptInvitation makes the caller a member, in the role that the invitation names. The caller's address must be verified and the invited one, so
-// that a link which was passed on lets nobody in; and who invited must still be an admin. Accepting twice is accepting once. Refusals:
+// that a link which was passed on lets nobody in; and who invited must still be an admin whose account is in use. Accepting twice is accepting once. Refusals:
 // invitation.unverified; invitation.unknown, or with linked, for who knows the invitation's secret, invitation.another; invitation.expired;
 // membership.exists.
 func (c *Commands) AcceptInvitation(ctx context.Context, by Caller, id string, linked bool) (AcceptedInvitation, Receipt, error) {
@@ -141,11 +168,15 @@ func (c *Commands) AcceptInvitation(ctx context.Context, by Caller, id string, l
 	if err != nil {
 		return AcceptedInvitation{}, Receipt{}, err
 	}
-	members, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, membership.Decider, eventstore.StreamID{Kind: membership.Kind, ID: s.TenantID}, nil)
+	members, err := c.members(ctx, s.TenantID)
 	if err != nil {
 		return AcceptedInvitation{}, Receipt{}, err
 	}
-	if !t.Exists || t.Deleted || (s.Open && members.Members[s.InvitedBy].Role != membership.Admin) {
+	vouched, err := c.x.UserExists(ctx, s.InvitedBy)
+	if err != nil {
+		return AcceptedInvitation{}, Receipt{}, err
+	}
+	if !t.Exists || t.Deleted || (s.Open && (members[s.InvitedBy].Role != membership.Admin || !vouched)) {
 		return AcceptedInvitation{}, Receipt{}, noInvitation()
 	}
 	// The id derives from what it does: what a crash left half done is finished by accepting once more.

@@ -67,12 +67,12 @@ func (c *Commands) AppointAdmin(ctx context.Context, by Caller, tenantID, userID
 // inactiveAdmins are the tenant's admins whose accounts are switched off. An account that is switched off just then counts as it was:
 // [Commands.AppointAdmin] is for a tenant that has no other.
 func (c *Commands) inactiveAdmins(ctx context.Context, tenantID string) ([]string, error) {
-	s, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, membership.Decider, eventstore.StreamID{Kind: membership.Kind, ID: tenantID}, nil)
+	members, err := c.members(ctx, tenantID)
 	if err != nil {
 		return nil, err
 	}
 	var out []string
-	for id, m := range s.Members {
+	for id, m := range members {
 		if m.Role != membership.Admin {
 			continue
 		}
@@ -85,6 +85,12 @@ func (c *Commands) inactiveAdmins(ctx context.Context, tenantID string) ([]strin
 		}
 	}
 	return out, nil
+}
+
+// members are the tenant's members, by the user's id.
+func (c *Commands) members(ctx context.Context, tenantID string) (map[string]membership.Member, error) {
+	s, _, err := fold(ctx, c.c.Store.Tenant(eventstore.PlatformTenant), c.c.Codec, membership.Decider, eventstore.StreamID{Kind: membership.Kind, ID: tenantID}, nil)
+	return s.Members, err
 }
 
 // mustExist refuses a user whom nobody knows, or whose account is switched off. Refusal: user.unknown.

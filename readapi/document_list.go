@@ -40,10 +40,7 @@ func (in *documentQuery) list() (*list, error) {
 	if wrong := in.unreadable(); len(wrong) > 0 {
 		return nil, httpapi.Invalid(wrong)
 	}
-	l := &list{columns: documentColumns, table: "documents", as: "d"}
-	if err := l.orderBy(in.Sort, documentSorts, in.ListPage); err != nil {
-		return nil, err
-	}
+	l := &list{columns: documentColumns, table: "documents", of: strings.ToLower(in.TenantID), as: "d"}
 	l.created(in.Period)
 	if in.Q != "" {
 		l.where("words @@ $::tsquery", fulltext.Query(in.Q))
@@ -70,6 +67,9 @@ func (in *documentQuery) list() (*list, error) {
 			return nil, fmt.Errorf("readapi: filter by metadata: %w", err)
 		}
 		l.where("metadata @> $::jsonb", string(raw))
+	}
+	if err := l.orderBy(in.Sort, documentSorts, in.ListPage); err != nil {
+		return nil, err
 	}
 	return l, nil
 }

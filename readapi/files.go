@@ -9,6 +9,7 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -163,10 +164,7 @@ func scanFile(row pgx.CollectableRow) (storedFile, error) {
 
 // list is the query for the part of the files that is asked for.
 func (in *fileQuery) list() (*list, error) {
-	l := &list{columns: fileColumns, table: "files", as: "f"}
-	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage); err != nil {
-		return nil, err
-	}
+	l := &list{columns: fileColumns, table: "files", of: strings.ToLower(in.TenantID), as: "f"}
 	l.created(in.Period)
 	switch in.Orphaned {
 	case "true":
@@ -176,6 +174,9 @@ func (in *fileQuery) list() (*list, error) {
 	}
 	if in.Timestamp != "" {
 		l.where("ts_status = $", in.Timestamp)
+	}
+	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage); err != nil {
+		return nil, err
 	}
 	return l, nil
 }

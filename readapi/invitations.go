@@ -85,7 +85,8 @@ func (r routes) myInvitations(ctx context.Context, in *httpapi.Fresh) (*httpapi.
 		}
 		rows, err := tx.Query(ctx, fmt.Sprintf(`select i.id::text, i.tenant_id::text, t.name, i.role, i.invited_at, i.expires_at
 			from %[1]s.users u join %[1]s.invitations i on i.email = u.email join %[1]s.tenants t on t.id = i.tenant_id
-			where u.id = $1 and u.email <> '' and i.state = 'open' and i.expires_at > $2 and t.is_active and t.provisioned
+			join %[1]s.memberships m on m.tenant_id = i.tenant_id and m.user_id = i.invited_by join %[1]s.users b on b.id = m.user_id
+			where u.id = $1 and u.email <> '' and i.state = 'open' and i.expires_at > $2 and t.is_active and t.provisioned and m.role = 'admin' and b.is_active
 			order by i.invited_at desc, i.id limit $3`, schema), user, r.Now(), maxMyInvitations)
 		if err != nil {
 			return err

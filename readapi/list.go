@@ -4,7 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -18,7 +20,7 @@ import (
 // down it is, and skips and repeats nothing when entries come and go meanwhile.
 type ListPage struct {
 	httpapi.Page
-	Cursor string `query:"cursor" maxLength:"2000" doc:"next_cursor of the part before; it goes before page. The other parameters stay as they were."`
+	Cursor string `query:"cursor" maxLength:"2000" doc:"next_cursor of the part before; it goes before page. Filters and order must be as they were."`
 }
 
 // Period limits a list by when its entries were created.
@@ -32,6 +34,7 @@ type list struct {
 	columns string // what is selected
 	table   string // without its schema
 	as      string // its name in columns
+	of      string // the tenant whose rows they are; "" for all
 
 	conditions []string // that rows fulfil
 	args       []any    // theirs
@@ -41,6 +44,7 @@ type list struct {
 	page       httpapi.Page
 	after      *cursor // the last row of the part before; nil counts from the beginning
 	sort       string
+	mark       string // that cursors of this list bear
 }
 
 // cursor is the last row of a part.
@@ -49,18 +53,25 @@ type cursor struct {
 	Value string `json:"v"` // of the column that is sorted by
 	ID    string `json:"i"`
 	Page  int    `json:"p"` // the number of the part that follows
+	Mark  string `json:"m"` // of the list
 }
 
 const timeKind = "timestamptz"
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// orderBy sorts by a column, downwards after a -, and begins where the page or its cursor says. kinds has the SQL types of the columns that
-// may be sorted by. Error: the problem of a cursor that was not made by this list in this order.
+// orderBy sorts by a column, downwards after a -, and begins where the page or its cursor says; it comes after all conditions. kinds has the SQL
+// types of the columns that may be sorted by. Error: the problem of a cursor that was not made by this list, with these conditions and in this
+// order: what follows it would be no part of that list.
 func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error {
 	l.sort, l.page = sort, in.Page
 	l.column, l.descending = strings.CutPrefix(sort, "-")
 	l.kind = kinds[l.column]
+	h := fnv.New64a()
+	for _, part := range append([]any{l.table, l.of, l.conditions}, l.args...) {
+		fmt.Fprintln(h, part)
+	}
+	l.mark = strconv.FormatUint(h.Sum64(), 36)
 	if in.Cursor == "" {
 		return nil
 	}
@@ -69,8 +80,8 @@ func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error 
 	if err == nil {
 		err = json.Unmarshal(raw, &at)
 	}
-	if err != nil || at.Sort != sort || !uuidForm.MatchString(at.ID) || at.Page < 1 || !l.holds(at.Value) {
-		return httpapi.Invalid(map[string][]string{"cursor": {"Not a cursor of this list in this order."}})
+	if err != nil || at.Sort != sort || at.Mark != l.mark || !uuidForm.MatchString(at.ID) || at.Page < 1 || !l.holds(at.Value) {
+		return httpapi.Invalid(map[string][]string{"cursor": {"Not a cursor of this list, with these filters and in this order."}})
 	}
 	l.after, l.page.Page = &at, at.Page
 	return nil
@@ -134,7 +145,7 @@ func read[R any](b *pgx.Batch, schema string, l *list, scan func(pgx.Collectable
 		}
 		*out = (*out)[:l.page.PerPage]
 		value, id := last((*out)[len(*out)-1])
-		raw, err := json.Marshal(cursor{l.sort, value, id, l.page.Page + 1})
+		raw, err := json.Marshal(cursor{l.sort, value, id, l.page.Page + 1, l.mark})
 		if err != nil {
 			return fmt.Errorf("readapi: write a cursor: %w", err)
 		}

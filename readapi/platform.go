@@ -43,15 +43,15 @@ func (in *userQuery) list() (*list, error) {
 	}
 	l := &list{table: "users", as: "u", columns: `u.id::text, u.first_name, u.last_name, u.email, u.email_verified, u.is_active, u.created_at, u.updated_at,
 		exists (select from {schema}.administrators a where a.user_id = u.id)`}
-	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "email": "text"}, in.ListPage); err != nil {
-		return nil, err
-	}
 	l.created(in.Period)
 	if in.Email != "" {
 		l.where("email ilike $", "%"+likeLiteral.Replace(strings.TrimSpace(in.Email))+"%")
 	}
 	if in.IsActive != "" {
 		l.where("is_active = $", in.IsActive == "true")
+	}
+	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "email": "text"}, in.ListPage); err != nil {
+		return nil, err
 	}
 	return l, nil
 }
@@ -109,9 +109,6 @@ const inUse = `from {schema}.memberships m join {schema}.users u on u.id = m.use
 func (in *allTenantsQuery) list() (*list, error) {
 	l := &list{table: "tenants", as: "t", columns: `t.id::text, t.name, t.database_name, t.is_active, (select count(*) ` + inUse + `),
 		(select count(*) ` + inUse + ` and m.role = 'admin'), t.created_at, t.updated_at`}
-	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "name": "text"}, in.ListPage); err != nil {
-		return nil, err
-	}
 	l.conditions = append(l.conditions, "provisioned")
 	l.created(in.Period)
 	if in.IsActive != "" {
@@ -119,6 +116,9 @@ func (in *allTenantsQuery) list() (*list, error) {
 	}
 	if in.WithoutAdmin != "" {
 		l.where("exists (select "+inUse+" and m.role = 'admin') <> $", in.WithoutAdmin == "true")
+	}
+	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "name": "text"}, in.ListPage); err != nil {
+		return nil, err
 	}
 	return l, nil
 }

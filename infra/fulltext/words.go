@@ -6,16 +6,18 @@ import (
 	"strings"
 	"unicode"
 
+	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 )
 
 // maxWordRunes is how much of a word counts. PostgreSQL takes words of at most 2046 bytes.
 const maxWordRunes = 100
 
-// Words returns the words of the text in order: runs of letters, digits and marks, in lower case, in the form NFKC (UAX #15), each cut
-// after 100 characters. "Pump-Report_2024.pdf" has the words pump, report, 2024 and pdf.
+// Words returns the words of the text in order: runs of letters, digits and marks, in the form NFKC (UAX #15) and without differences of case
+// (Unicode §3.13: Straße and STRASSE are one word), each cut after 100 characters. "Pump-Report_2024.pdf" has the words pump, report, 2024 and pdf.
 func Words(text string) []string {
-	words := strings.FieldsFunc(strings.ToLower(norm.NFKC.String(text)), func(r rune) bool {
+	// Lower case comes first because folding makes two characters of the Turkish İ, the second of which nobody types.
+	words := strings.FieldsFunc(cases.Fold().String(strings.ToLower(norm.NFKC.String(text))), func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r)
 	})
 	for i, w := range words {

@@ -15,6 +15,9 @@ func TestWords(t *testing.T) {
 		"Pump-Report_2024.pdf":    "pump report 2024 pdf",
 		"Prüfbericht Ärmel":       "prüfbericht ärmel",
 		"Pru\u0308fbericht":       "prüfbericht", // as macOS writes it
+		"Straße STRASSE STRAẞE":   "strasse strasse strasse",
+		"Σίσυφος ΣΊΣΥΦΟΣ":         "σίσυφοσ σίσυφοσ",
+		"İstanbul ISTANBUL":       "istanbul istanbul",
 		"Ⅳ ﬁlter":                 "iv filter",
 		"ISO:9001 50µm O'Brien":   "iso 9001 50μm o brien",
 		"部品 表.xlsx":               "部品 表 xlsx",

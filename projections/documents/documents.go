@@ -25,7 +25,7 @@ var indexes string
 // Projection consumes the tenant's own log.
 func Projection() runner.Projection {
 	return runner.Projection{
-		Name: "documents", Version: 2, Home: runner.TenantHome, DDL: schema, Indexes: indexes,
+		Name: "documents", Version: 3, Home: runner.TenantHome, DDL: schema, Indexes: indexes,
 		Types: []string{
 			"file.stored", "file.linked", "file.unlinked", "file.timestamp_requested", "file.timestamped", "file.timestamp_failed",
 			"file.timestamp_abandoned", "file.deleted",

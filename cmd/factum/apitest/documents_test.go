@@ -123,9 +123,9 @@ func TestMetadataAreMergedAndFound(t *testing.T) {
 		t.Helper()
 		return w.want(w.call("PUT", base+"/"+id, mina.token, map[string]any{"metadata": metadata}), 200)
 	}
-	put(pump, map[string]any{"plant": "North Mill", "line": "4", "note": "'; drop table documents; --"})
+	put(pump, map[string]any{"plant": "North Mill", "line": "4", "note": "'; drop table documents; --", "address": "Engstraße"})
 	a := put(pump, map[string]any{"line": nil, "shift": "<script>alert(1)</script>"})
-	want := map[string]any{"plant": "North Mill", "note": "'; drop table documents; --", "shift": "<script>alert(1)</script>"}
+	want := map[string]any{"plant": "North Mill", "note": "'; drop table documents; --", "address": "Engstraße", "shift": "<script>alert(1)</script>"}
 	if got, _ := a.at("data.metadata").(map[string]any); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -135,7 +135,8 @@ func TestMetadataAreMergedAndFound(t *testing.T) {
 	}
 	for query, want := range map[string]string{
 		"q=pump": "Pump-Report_2024.pdf", "q=PUMP+2024": "Pump-Report_2024.pdf", "q=rep": "Pump-Report_2024.pdf", "q=eport": "", "q=north": "Pump-Report_2024.pdf",
-		"q=mill+report": "Pump-Report_2024.pdf", "q=s%C3%BCd": "Ventil 7 (Süd).txt", "q=south+ventil": "Ventil 7 (Süd).txt", "q=pump+south": "", "q=4": "", "q=7": "Ventil 7 (Süd).txt",
+		"q=mill+report": "Pump-Report_2024.pdf", "q=s%C3%BCd": "Ventil 7 (Süd).txt", "q=S%C3%9CD": "Ventil 7 (Süd).txt", "q=ENGSTRASSE": "Pump-Report_2024.pdf", "q=engstra%C3%9Fe": "Pump-Report_2024.pdf",
+		"q=south+ventil": "Ventil 7 (Süd).txt", "q=pump+south": "", "q=4": "", "q=7": "Ventil 7 (Süd).txt",
 		"q=" + url.QueryEscape("'; drop table documents; --"): "Pump-Report_2024.pdf", "q=" + url.QueryEscape("script|!x & <-> a:*b"): "",
 		"filename=UMP-": "Pump-Report_2024.pdf", "filename=%25": "", "filename=2024_": "", "filename=t_2": "Pump-Report_2024.pdf",
 		"metadata=plant%3DSouth": "Ventil 7 (Süd).txt", "metadata=plant%3Dsouth": "", "metadata=plant%3DNorth+Mill&metadata=note%3Dx": "",
@@ -202,8 +203,21 @@ func TestCursorsSkipAndRepeatNothing(t *testing.T) {
 	if got, want := names(second), []string{all[7], all[6], all[5]}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	for _, bad := range []string{next + "&sort=filename", next[:len(next)-2], "!" + next} {
+	for _, bad := range []string{next + "&sort=filename", next[:len(next)-2], "!" + next, next + "&q=doc", next + "&user_id=" + mina.id, next + "&created_after=2001-01-01T00:00:00Z"} {
 		w.problem(w.call("GET", base+"?cursor="+bad, mina.token, nil), 400, "BAD_REQUEST")
+	}
+	elsewhere := w.tenant(mina, "B")
+	for _, other := range []string{"/api/tenants/" + elsewhere + "/documents", "/api/files/" + tenant + "/files"} { // what follows there is no part of this list
+		w.problem(w.call("GET", other+"?cursor="+next, mina.token, nil), 400, "BAD_REQUEST")
+	}
+	filtered := base + "?per_page=1&q=doc&metadata=a%3D&metadata=b%3D"
+	for i := range 2 {
+		id := w.named(tenant, mina, fmt.Sprint("doc with metadata ", i), fmt.Sprint("metadata ", i))
+		w.want(w.call("PUT", base+"/"+id, mina.token, map[string]any{"metadata": map[string]any{"a": "", "b": ""}}), 200)
+	}
+	next = w.want(w.call("GET", filtered, mina.token, nil), 200).text("data.pagination.next_cursor")
+	if rest := w.want(w.call("GET", filtered+"&page=7&cursor="+next, mina.token, nil), 200); !slices.Equal(names(rest), []string{"doc with metadata 0"}) || rest.at("data.pagination.page") != 2.0 {
+		t.Errorf("%s", rest.body)
 	}
 }
 

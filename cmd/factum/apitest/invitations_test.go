@@ -205,7 +205,25 @@ func TestAnInvitationHoldsNoLongerThanWhoInvited(t *testing.T) {
 		return w.call("POST", "/api/invitations/accept", noor.token, map[string]any{"token": token})
 	}
 	w.want(w.call("PUT", base+"/users/"+second.id, admin.token, map[string]any{"role": "user"}), 200)
+	mine := func() int {
+		list, _ := w.want(w.call("GET", "/api/users/me/invitations", noor.token, nil), 200).at("data").([]any)
+		return len(list)
+	}
 	w.problem(accept(), 404, "NOT_FOUND")
+	if n := mine(); n != 0 {
+		t.Errorf("%d invitations are shown that cannot be accepted", n)
+	}
+	w.want(w.call("PUT", base+"/users/"+second.id, admin.token, map[string]any{"role": "admin"}), 200)
+	if n := mine(); n != 1 {
+		t.Errorf("%d invitations", n)
+	}
+	operator := w.person("Operator")
+	w.administers(operator)
+	w.want(w.call("POST", "/api/platform/users/"+second.id+"/deactivate", operator.token, nil), 200)
+	w.problem(accept(), 404, "NOT_FOUND") // whoever is shut out lets nobody in
+	if n := mine(); n != 0 {
+		t.Errorf("%d invitations are shown that cannot be accepted", n)
+	}
 	w.want(w.call("POST", base+"/invitations/"+id+"/resend", admin.token, nil), 200) // another admin vouches for it
 	w.want(w.call("DELETE", base, admin.token, nil), 200)
 	w.problem(accept(), 404, "NOT_FOUND")
@@ -225,7 +243,11 @@ func TestAnInvitationHoldsNoLongerThanWhoInvited(t *testing.T) {
 	w.want(w.call("DELETE", base+"/users/"+second.id, admin.token, nil), 200)
 	w.want(w.call("DELETE", base+"/users/"+admin.id, noor.token, nil), 200)
 	w.grant(tenant, admin, "admin")
+	again := w.call("POST", base+"/invitations", admin.token, map[string]any{"email": strings.ToUpper(noor.email), "role": "viewer"})
+	w.problem(again, 400, "BAD_REQUEST")
+	w.want(w.call("DELETE", base+"/users/"+noor.id, admin.token, nil), 200)
 	_, token = w.invite(tenant, admin, noor.email, "viewer")
+	w.grant(tenant, noor, "admin")
 	w.problem(accept(), 400, "BAD_REQUEST")
 	if one := w.want(w.call("GET", base, noor.token, nil), 200); one.text("data.role") != "admin" {
 		t.Errorf("%s", one.body)
