@@ -6,9 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
+	"net/netip"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/user"
@@ -45,6 +50,7 @@ func (in RegisterUser) normalised() RegisterUser {
 const (
 	maxNameChars  = 100
 	maxEmailChars = 255
+	maxLocalBytes = 64 // in front of the @ (RFC 5321 §4.5.3.1.1)
 )
 
 // RegisterUser makes an account. Errors: *[ValidationError]; *[es.Refusal] user.email_taken; auth.ErrBusy. The credential is
@@ -101,7 +107,27 @@ func userOf(s user.State) User {
 	}
 }
 
-func normaliseEmail(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
+// normaliseEmail gives an address the one spelling under which it is kept and found: lower case, composed characters (Unicode NFC), and the
+// domain as people read it, also where it was given in its ASCII form (RFC 5891).
+func normaliseEmail(s string) string {
+	s = norm.NFC.String(strings.ToLower(strings.TrimSpace(s)))
+	at := strings.LastIndex(s, "@")
+	if domain, err := domainName(s[at+1:]); at > 0 && err == nil {
+		return s[:at+1] + domain
+	}
+	return s
+}
+
+// hostNames checks the names of hosts: their characters, labels and length (RFC 5891, RFC 1035 §2.3.4).
+var hostNames = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.VerifyDNSLength(true))
+
+func domainName(s string) (string, error) {
+	ascii, err := hostNames.ToASCII(s)
+	if err != nil {
+		return "", fmt.Errorf("commands: a domain: %w", err)
+	}
+	return hostNames.ToUnicode(ascii)
+}
 
 // CheckEmail says what is wrong with an e-mail address that is asked for as email, by field; nothing when nothing is.
 func CheckEmail(email string) map[string][]string {
@@ -125,21 +151,27 @@ func checkText(s string, most int) string {
 	return ""
 }
 
-// plainText tells whether s can be stored and shown: valid UTF-8 without control characters.
+// plainText tells whether s can be stored and shown on one line: valid UTF-8 without control characters and line separators.
 func plainText(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp)
+	})
 }
 
+// checkEmail says what is wrong with a normalised address, or "". What cannot be seen makes one address look like another.
 func checkEmail(s string) string {
 	if utf8.RuneCountInString(s) > maxEmailChars {
 		return "Has at most 255 characters."
 	}
+	at := strings.LastIndex(s, "@")
 	addr, err := mail.ParseAddress(s) // RFC 5322
-	if err != nil || addr.Address != s || addr.Name != "" || !plainText(s) {
+	if err != nil || addr.Address != s || addr.Name != "" || at > maxLocalBytes || !utf8.ValidString(s) ||
+		strings.ContainsFunc(s, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }) {
 		return "Not a valid e-mail address."
 	}
-	_, domain, _ := strings.Cut(s, "@")
-	if !strings.Contains(strings.Trim(domain, "."), ".") {
+	domain := s[at+1:]
+	_, malformed := domainName(domain)
+	if _, err := netip.ParseAddr(domain); err == nil || malformed != nil || !strings.Contains(domain, ".") {
 		return "Not a valid e-mail address."
 	}
 	return ""

@@ -72,6 +72,9 @@ func (s *signer) verify(ctx context.Context, token, kind string) (*claims, error
 	}
 	var c claims
 	_, err = jwt.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+		if _, demands := t.Header["crit"]; demands {
+			return nil, errors.New("crit names what we do not understand") // RFC 7515 §4.1.11
+		}
 		kid, ok := t.Header["kid"].(string)
 		if !ok {
 			return nil, errors.New("no kid")
@@ -82,10 +85,13 @@ func (s *signer) verify(ctx context.Context, token, kind string) (*claims, error
 		}
 		return key, nil
 	}, jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(s.issuer), jwt.WithAudience(s.issuer),
-		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(s.now))
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(s.now),
+		jwt.WithLeeway(slack)) // for iat and nbf; exp is exact
 	switch {
 	case err == nil && (c.Type != kind || uuid.Validate(c.Subject) != nil || uuid.Validate(c.Session) != nil || uuid.Validate(c.ID) != nil):
 		return nil, ErrInvalidToken
+	case err == nil && !c.ExpiresAt.After(s.now()):
+		return nil, ErrTokenExpired
 	case errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) && c.Type == kind:
 		return nil, ErrTokenExpired
 	case err != nil:

@@ -247,22 +247,23 @@ const membershipColumns = tenantColumns + `m.role, m.joined_at
 	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
 	where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
 
-// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant.
-const machineColumns = tenantColumns + `$1::text, t.created_at from %[1]s.tenants t where (t.is_active or $2) and t.provisioned`
+// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant. A key holds as long as who
+// made it is an admin of the tenant, or a former one would still have access, and could return with it.
+const machineColumns = tenantColumns + `k.role, t.created_at
+	from auth.api_keys k join %[1]s.tenants t on t.id = k.tenant_id
+	join %[1]s.memberships m on m.tenant_id = k.tenant_id and m.user_id = k.created_by and m.role = 'admin'
+	where k.id = $1 and (t.is_active or $2) and t.provisioned`
 
 // membership answers [NotFound] alike for a tenant that does not exist, is not ready, is deleted (unless that is allowed), or is not the
 // caller's.
 func (s *Server) membership(ctx context.Context, by auth.Principal, tenant string, deletedToo bool) (Membership, error) {
-	query, who := membershipColumns+` and m.tenant_id = $3`, by.UserID
+	columns := membershipColumns
 	if by.Machine() {
-		if by.TenantID != tenant {
-			return Membership{}, NotFound()
-		}
-		query, who = machineColumns+` and t.id = $3`, by.Role
+		columns = machineColumns
 	}
 	var found []Membership
 	_, err := s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
-		b.Queue(fmt.Sprintf(query, schema), who, deletedToo, tenant).Query(func(rows pgx.Rows) (err error) {
+		b.Queue(fmt.Sprintf(columns, schema)+` and t.id = $3`, by.UserID, deletedToo, tenant).Query(func(rows pgx.Rows) (err error) {
 			found, err = pgx.CollectRows(rows, scanMembership)
 			return err
 		})

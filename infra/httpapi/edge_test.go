@@ -49,6 +49,9 @@ func TestTextsAreCompressedAsTheClientPrefers(t *testing.T) {
 		{"/json", "br", "br", `"d3.br"`},
 		{"/json", "gzip, deflate, br", "br", `"d3.br"`},
 		{"/json", "GZIP;q=0.5, br;q=0", "gzip", `"d3.gzip"`},
+		{"/json", "br;q=0.2, gzip ; q=0.8", "gzip", `"d3.gzip"`},
+		{"/json", "gzip;q=0.8, br;q=0.8", "br", `"d3.br"`},
+		{"/json", "gzip;q=2, br;level=3", "", `"d3"`},
 		{"/json", "identity", "", `"d3"`},
 		{"/json", "", "", `"d3"`},
 		{"/short", "br", "", `"d3"`},
@@ -113,6 +116,19 @@ func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 	}
 }
 
+func TestFilesOfTheDocumentationAreCompressedForThoseWhoSaySo(t *testing.T) {
+	addr := serve(t, New(Config{Origins: []string{"https://app.example"}}))
+	for accept, want := range map[string]string{"gzip": "gzip", "gzip;q=0": "", "x-gzip": "", "": ""} {
+		resp, _ := raw(t, addr, get("/api/docs/swagger-ui-bundle.js", "Accept-Encoding: "+accept, "Origin: https://app.example"))
+		if got := resp.Header.Get("Content-Encoding"); got != want {
+			t.Errorf("%q: Content-Encoding %q", accept, got)
+		}
+		if vary := strings.Join(resp.Header.Values("Vary"), ", "); !strings.Contains(vary, "Origin") || !strings.Contains(vary, "Accept-Encoding") {
+			t.Errorf("Vary %q", vary)
+		}
+	}
+}
+
 func TestAnswersTellBrowsersWhatNotToDo(t *testing.T) {
 	for tls, want := range map[bool]string{true: "max-age=31536000", false: ""} {
 		resp, _ := raw(t, serve(t, New(Config{TLS: tls})), get("/health"))
@@ -121,14 +137,23 @@ func TestAnswersTellBrowsersWhatNotToDo(t *testing.T) {
 		}
 	}
 	addr := serve(t, New(Config{}))
-	for path, policy := range map[string]string{"/health": "default-src 'none'; frame-ancestors 'none'", "/nowhere": "default-src 'none'; frame-ancestors 'none'", "/api/docs/": docsPolicy} {
-		resp, _ := raw(t, addr, get(path))
+	const nothing = "default-src 'none'; frame-ancestors 'none'"
+	for path, policy := range map[string]string{
+		get("/health"): nothing, get("/nowhere"): nothing, get("/api/docs/"): docsPolicy, "BREW / HTTP/1.1\r\nHost: x\r\n\r\n": nothing,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": nothing, "nonsense\r\n\r\n": nothing, get("/health", "X-Long: "+strings.Repeat("x", 17<<10)): nothing,
+		"GET /health HTTP/1.0\r\n\r\n": nothing, "OPTIONS /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n": nothing,
+	} {
+		resp, _ := raw(t, addr, path)
+		path = fmt.Sprintf("%.30q", path)
+		if _, err := http.ParseTime(resp.Header.Get("Date")); err != nil || resp.Header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: Date %q, X-Request-Id %q", path, resp.Header.Get("Date"), resp.Header.Get("X-Request-Id"))
+		}
 		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Content-Security-Policy": policy} {
 			if got := resp.Header.Get(name); got != want {
 				t.Errorf("%s: %s %q; want %q", path, name, got, want)
 			}
 		}
-		if path != "/api/docs/" && resp.Header.Get("Cache-Control") != "no-store" {
+		if policy == nothing && resp.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: Cache-Control %q", path, resp.Header.Get("Cache-Control"))
 		}
 	}

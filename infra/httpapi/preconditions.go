@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -70,9 +71,14 @@ func tagsOf(header string) ([]string, bool) {
 	return tags, true
 }
 
+// lines is a header that may come in several lines, as one (RFC 9110 §5.3).
+func lines(hc huma.Context, name string) string {
+	return string(bytes.Join(humafiber.Unwrap(hc).Request().Header.PeekAll(name), []byte(", ")))
+}
+
 // precondition reads If-Match. A weak tag never matches (RFC 9110 §13.1.1).
 func precondition(ctx context.Context, hc huma.Context, op Op) (context.Context, error) {
-	header := hc.Header("If-Match")
+	header := lines(hc, "If-Match")
 	if op.Versioned == "" || op.Method == http.MethodGet {
 		return ctx, nil
 	}
@@ -127,7 +133,7 @@ func tagged(hc huma.Context, next func(huma.Context)) {
 	}
 	tag := fmt.Sprintf("%q", strings.Join(parts, "."))
 	hc.SetHeader("Etag", tag)
-	known := hc.Header("If-None-Match")
+	known := lines(hc, "If-None-Match")
 	if hc.Operation().Method != http.MethodGet || known == "" {
 		return
 	}

@@ -103,7 +103,7 @@ func New(c Config) *Server {
 		StreamRequestBody: true, DisablePreParseMultipartForm: true,
 		BodyLimit:      1, // all bodies are streamed, and capped where they are read: what stalls is known by its route
 		ReadBufferSize: maxHeaderBytes, ReadTimeout: cmp.Or(c.headerWithin, headerTimeout), WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
-		ErrorHandler: s.answerError, DisableDefaultDate: true, // observe sets it, without a goroutine that never ends
+		ErrorHandler: s.answerBroken,
 	})
 	s.refuseUnknownMethods()
 	s.app.Use(s.observe)
@@ -182,6 +182,14 @@ func openAPIConfig(version string) huma.Config {
 	}
 }
 
+// answerBroken answers what could not be read as a request. The rest of it is left unread.
+func (s *Server) answerBroken(c fiber.Ctx, err error) error {
+	if l, ok := c.RequestCtx().Conn().(*lingeringConn); ok {
+		l.unread.Store(true)
+	}
+	return s.answerError(c, err)
+}
+
 // answerError answers what did not come out of a route: unknown paths, wrong methods, broken requests, panics.
 func (s *Server) answerError(c fiber.Ctx, err error) error {
 	var p, known *Problem
@@ -225,6 +233,7 @@ func (s *Server) refuseUnknownMethods() {
 			route(c)
 			return
 		}
+		s.protect(c, requestID(c))
 		p := NewProblem(http.StatusNotImplemented, "", "This method is not implemented.")
 		c.Response.Header.SetContentType(problemType)
 		c.SetStatusCode(p.Status)

@@ -172,6 +172,26 @@ func TestAnUnreadBodyIsNotTakenForTheNextRequest(t *testing.T) {
 	}
 }
 
+// TestTheRefusalOfALargeHeaderIsNotLost: closing a socket with unread bytes would reset it before the client has read the answer.
+func TestTheRefusalOfALargeHeaderIsNotLost(t *testing.T) {
+	addr := serve(t, New(Config{}))
+	for range 20 {
+		resp, body := raw(t, addr, "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: "+strings.Repeat("x", 1<<20)+"\r\n\r\n")
+		wantProblem(t, resp, body, 431, "request_header_fields_too_large")
+	}
+}
+
+// TestNoRouteGoesPastThePolicy looks at the router itself: what is registered there and not by [Route] is in no document.
+func TestNoRouteGoesPastThePolicy(t *testing.T) {
+	s := New(Config{MetricsHandler: http.NotFoundHandler()})
+	for _, r := range s.app.GetRoutes(true) {
+		path := strings.NewReplacer(":asset", "{asset}").Replace(r.Path)
+		if method := strings.Replace(r.Method, "HEAD", "GET", 1); rules[method+" "+path].Access != Anyone {
+			t.Errorf("%s %s is registered without a row for everybody in Policy", r.Method, r.Path)
+		}
+	}
+}
+
 func TestTheDocumentationNeedsNoOutsideHost(t *testing.T) {
 	addr := serve(t, New(Config{}))
 	resp, body := raw(t, addr, "GET /api/docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
