@@ -455,7 +455,8 @@ func testUnneededObjectStays(t *testing.T, w *world) {
 	if said := w.said.String(); strings.Count(said, "could not be removed") != 1 || !strings.Contains(said, "read-only") {
 		t.Fatalf("%q", said)
 	}
-	if _, _, err = w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.Is(err, commands.ErrEmptyFile) {
+	var invalid *commands.ValidationError
+	if _, _, err = w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.As(err, &invalid) || invalid.Fields["file"] == nil {
 		t.Fatal(err)
 	}
 	if said := w.said.String(); strings.Count(said, "could not be removed") != 2 {
@@ -552,13 +553,13 @@ func testBrokenUploadsLeaveNothing(t *testing.T, w *world) {
 	if !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	if _, _, err := w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.Is(err, commands.ErrEmptyFile) {
+	var invalid *commands.ValidationError
+	if _, _, err := w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.As(err, &invalid) || invalid.Fields["file"] == nil {
 		t.Fatal(err)
 	}
 	if _, _, err := w.upload(w.caller(user), tenant, io.LimitReader(zeros{}, commands.MaxFileBytes+1)); !errors.Is(err, commands.ErrTooLarge) {
 		t.Fatal(err)
 	}
-	var invalid *commands.ValidationError
 	for _, name := range []string{"", " ", "a/b", `a\b`, "..", "a\x00", "a\nb", strings.Repeat("x", 256), "\xff"} {
 		_, _, err := w.UploadDocument(t.Context(), w.caller(user), commands.UploadDocument{
 			TenantID: tenant.ID, DatabaseName: tenant.DatabaseName, Body: strings.NewReader("x"),

@@ -27,16 +27,14 @@ type LoggedIn struct {
 // verification is demanded, after a right password only. The account is read from the log, so a
 // login succeeds as soon as the registration was answered.
 func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
-	email := normaliseEmail(in.Email)
-	p := problems{}
-	p.add("email", checkEmail(email))
+	p := problems(CheckEmail(in.Email))
 	if in.Password == "" {
 		p.add("password", "Must not be empty.")
 	}
 	if err := p.err(); err != nil {
 		return LoggedIn{}, err
 	}
-	loginKey, err := c.loginKey(ctx, email)
+	loginKey, err := c.loginKey(ctx, normaliseEmail(in.Email))
 	if err != nil {
 		return LoggedIn{}, err
 	}

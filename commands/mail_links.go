@@ -152,10 +152,7 @@ func (c *Commands) AskToVerify(ctx context.Context, userID string) error {
 // AskToReset asks for a mail with a link that sets a new password. It does the same, in the same time, whether the address has an account or
 // not. network is the client's network address. Errors: *[ValidationError], *auth.ThrottledError.
 func (c *Commands) AskToReset(ctx context.Context, email, network string) error {
-	email = normaliseEmail(email)
-	p := problems{}
-	p.add("email", checkEmail(email))
-	if err := p.err(); err != nil {
+	if err := problems(CheckEmail(email)).err(); err != nil {
 		return err
 	}
 	address, err := c.addressKey(ctx, network)
@@ -165,7 +162,7 @@ func (c *Commands) AskToReset(ctx context.Context, email, network string) error 
 	if err := c.c.Auth.Charge(ctx, address); err != nil {
 		return err
 	}
-	key, err := c.loginKey(ctx, email)
+	key, err := c.loginKey(ctx, normaliseEmail(email))
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/user"
 	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/infra/auth"
 )
 
 // RegisterUser asks for an account.
@@ -31,6 +32,21 @@ type User struct {
 	CreatedAt, UpdatedAt       time.Time
 }
 
+// Check says what is wrong with the request, by field; nothing when nothing is.
+func (in RegisterUser) Check(rules auth.PasswordRules) map[string][]string {
+	in = in.normalised()
+	p := problems{}
+	p.add("first_name", checkName(in.FirstName))
+	p.add("last_name", checkName(in.LastName))
+	p.add("email", checkEmail(in.Email))
+	p.add("password", rules.Check(in.Password, in.Email, in.FirstName, in.LastName))
+	return p
+}
+
+func (in RegisterUser) normalised() RegisterUser {
+	return RegisterUser{strings.TrimSpace(in.FirstName), strings.TrimSpace(in.LastName), normaliseEmail(in.Email), in.Password}
+}
+
 const (
 	maxNameChars  = 100
 	maxEmailChars = 255
@@ -40,13 +56,8 @@ const (
 // RegisterUser makes an account. Errors: *[ValidationError]; *[es.Refusal] user.email_taken; auth.ErrBusy. The credential is
 // written before the fact: a crash between the two leaves a credential that belongs to nobody and harms nothing.
 func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser) (User, Receipt, error) {
-	in.FirstName, in.LastName, in.Email = strings.TrimSpace(in.FirstName), strings.TrimSpace(in.LastName), normaliseEmail(in.Email)
-	p := problems{}
-	p.add("first_name", checkName(in.FirstName))
-	p.add("last_name", checkName(in.LastName))
-	p.add("email", checkEmail(in.Email))
-	p.add("password", c.c.Passwords.Check(in.Password, in.Email, in.FirstName, in.LastName))
-	if err := p.err(); err != nil {
+	in = in.normalised()
+	if err := problems(in.Check(c.c.Passwords)).err(); err != nil {
 		return User{}, Receipt{}, err
 	}
 	loginKey, err := c.loginKey(ctx, in.Email)
@@ -116,6 +127,13 @@ func domainName(s string) (string, error) {
 		return "", fmt.Errorf("commands: a domain: %w", err)
 	}
 	return hostNames.ToUnicode(ascii)
+}
+
+// CheckEmail says what is wrong with an e-mail address that is asked for as email, by field; nothing when nothing is.
+func CheckEmail(email string) map[string][]string {
+	p := problems{}
+	p.add("email", checkEmail(normaliseEmail(email)))
+	return p
 }
 
 func checkName(s string) string { return checkText(s, maxNameChars) }

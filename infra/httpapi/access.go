@@ -55,8 +55,11 @@ var (
 	idText        = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 )
 
+const notUUID = "Not a valid UUID."
+
 // guard is the one place that decides who may call a route. The order is the contract's: token, form of the ids, administrator of the
-// platform or membership and role, and only then the body.
+// platform or membership and role, and only then the body. What is wrong with an id or a header is told with what is wrong with the body, if it
+// comes to that.
 func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	op := hc.Operation()
 	rule, ok := rules[op.Method+" "+op.Path]
@@ -72,7 +75,11 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	}
 	ctx, err := s.admit(ctx, hc, rule)
 	if err != nil {
-		if p := problemOf(ctx, err); p.Status != http.StatusNotFound || !s.doneBefore(ctx, hc, rule) {
+		p := problemOf(ctx, err)
+		if wrong := noted(ctx); wrong != nil && p.Status < http.StatusInternalServerError {
+			p = Invalid(wrong)
+		}
+		if p.Status != http.StatusNotFound || !s.doneBefore(ctx, hc, rule) {
 			s.refuse(hc, rule, p)
 		}
 		return
@@ -109,14 +116,10 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 			}
 		}
 	}
-	malformed := map[string][]string{}
 	for _, name := range pathParameter.FindAllStringSubmatch(rule.Path, -1) {
 		if !idText.MatchString(hc.Param(name[1])) {
-			malformed[name[1]] = []string{"Not a valid UUID."}
+			note(ctx, name[1], notUUID)
 		}
-	}
-	if len(malformed) > 0 {
-		return ctx, Invalid(malformed)
 	}
 	if rule.Access == PlatformAdmin {
 		if err := s.administers(ctx, PrincipalOf(ctx).UserID); err != nil {
@@ -124,6 +127,9 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		}
 	}
 	if rule.tenant() {
+		if !idText.MatchString(hc.Param("tenant_id")) { // nobody can be its member
+			return ctx, Invalid(noted(ctx))
+		}
 		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
 		if err != nil {
 			return ctx, err

@@ -33,7 +33,26 @@ type request struct {
 	client    Client
 	tags      []string // of the answer; see Tag
 	tagWhole  bool
-	secret    bool // the answer must not be compressed; see Op.Secret
+	secret    bool                // the answer must not be compressed; see Op.Secret
+	wrong     map[string][]string // by field; see note
+}
+
+// note keeps what is wrong with a path or a header until the body was looked at, so that one answer tells it all; no handler runs then.
+func note(ctx context.Context, field, message string) {
+	if r := requestOf(ctx); r != nil {
+		if r.wrong == nil {
+			r.wrong = map[string][]string{}
+		}
+		r.wrong[field] = []string{message}
+	}
+}
+
+// noted is what is wrong by then; nil when nothing is.
+func noted(ctx context.Context) map[string][]string {
+	if r := requestOf(ctx); r != nil {
+		return r.wrong
+	}
+	return nil
 }
 
 // Client is what is known of who sent a request. It is personal data: not for logs.
@@ -202,7 +221,7 @@ func leaveNothingUnread(c fiber.Ctx) {
 		return
 	}
 	conn := c.RequestCtx().Conn()
-	if conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
+	if c.Response().StatusCode() != http.StatusRequestTimeout && conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
 		if _, err := io.CopyN(io.Discard, body, drainBytes); errors.Is(err, io.EOF) {
 			return
 		}

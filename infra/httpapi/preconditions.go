@@ -56,19 +56,19 @@ var (
 	partForm = regexp.MustCompile(`^([a-z])([0-9]{1,19})$`)
 )
 
-// tagsOf takes a list of entity tags apart; nil stands for *.
-func tagsOf(name, header string) ([]string, error) {
+// tagsOf takes a list of entity tags apart; nil stands for *. It is false for what is no such list.
+func tagsOf(header string) ([]string, bool) {
 	if strings.TrimSpace(header) == "*" {
-		return nil, nil
+		return nil, true
 	}
 	tags := []string{}
 	for _, tag := range strings.Split(header, ",") {
 		if tag = strings.TrimSpace(tag); !tagForm.MatchString(tag) {
-			return nil, Invalid(map[string][]string{name: {`Is * or a list of entity tags such as "d3".`}})
+			return nil, false
 		}
 		tags = append(tags, tag)
 	}
-	return tags, nil
+	return tags, true
 }
 
 // lines is a header that may come in several lines, as one (RFC 9110 §5.3).
@@ -88,9 +88,12 @@ func precondition(ctx context.Context, hc huma.Context, op Op) (context.Context,
 		}
 		return ctx, nil
 	}
-	tags, err := tagsOf("If-Match", header)
-	if err != nil || tags == nil {
-		return ctx, err
+	tags, ok := tagsOf(header)
+	if !ok {
+		note(ctx, "If-Match", `Is * or a list of entity tags such as "d3".`)
+	}
+	if tags == nil {
+		return ctx, nil
 	}
 	versions := []uint64{}
 	for _, tag := range tags {
@@ -134,8 +137,8 @@ func tagged(hc huma.Context, next func(huma.Context)) {
 	if hc.Operation().Method != http.MethodGet || known == "" {
 		return
 	}
-	tags, err := tagsOf("If-None-Match", known)
-	if err != nil {
+	tags, ok := tagsOf(known)
+	if !ok {
 		return // as if it were not there: the whole answer is never wrong
 	}
 	for _, t := range tags {
