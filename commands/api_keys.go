@@ -22,12 +22,10 @@ type IssueAPIKey struct {
 	Days                 int
 }
 
-// IssueAPIKey makes the key and answers the text that the machine sends; nobody can read it again. Like other credentials a key is no
-// fact: what the machine does is, under the key's id. Errors: *[ValidationError]; *[es.Refusal] apikey.too_many.
-func (c *Commands) IssueAPIKey(ctx context.Context, by Caller, in IssueAPIKey) (auth.APIKey, string, error) {
-	in.Name = strings.TrimSpace(in.Name)
+// Check says what is wrong with the request, by field; nothing when nothing is.
+func (in IssueAPIKey) Check() map[string][]string {
 	p := problems{}
-	p.add("name", checkText(in.Name, maxKeyNameChars))
+	p.add("name", checkText(strings.TrimSpace(in.Name), maxKeyNameChars))
 	switch in.Role {
 	case membership.Admin, membership.User, membership.Viewer:
 	default:
@@ -36,9 +34,16 @@ func (c *Commands) IssueAPIKey(ctx context.Context, by Caller, in IssueAPIKey) (
 	if in.Days < 1 || in.Days > maxKeyDays {
 		p.add("expires_in_days", "Is between 1 and 365.")
 	}
-	if err := p.err(); err != nil {
+	return p
+}
+
+// IssueAPIKey makes the key and answers the text that the machine sends; nobody can read it again. Like other credentials a key is no
+// fact: what the machine does is, under the key's id. Errors: *[ValidationError]; *[es.Refusal] apikey.too_many.
+func (c *Commands) IssueAPIKey(ctx context.Context, by Caller, in IssueAPIKey) (auth.APIKey, string, error) {
+	if err := problems(in.Check()).err(); err != nil {
 		return auth.APIKey{}, "", err
 	}
+	in.Name = strings.TrimSpace(in.Name)
 	made, key, err := c.c.Auth.NewAPIKey(ctx, auth.APIKey{
 		TenantID: in.TenantID, Name: in.Name, Role: in.Role, CreatedBy: by.UserID, ExpiresAt: c.c.Now().Add(time.Duration(in.Days) * 24 * time.Hour),
 	})

@@ -18,6 +18,19 @@ type ChangeDocument struct {
 	Metadata           map[string]*string // by key the new value, nil for none; keys that are not named stay
 }
 
+// Check says what is wrong with the request, by field; nothing when nothing is.
+func (in ChangeDocument) Check() map[string][]string {
+	p := problems{}
+	if in.Filename != nil {
+		p.add("filename", document.CheckFilename(strings.TrimSpace(*in.Filename)))
+	}
+	if in.MimeType != nil {
+		p.add("mime_type", document.CheckMimeType(strings.TrimSpace(*in.MimeType)))
+	}
+	p.add("metadata", document.CheckMetadata(in.Metadata))
+	return p
+}
+
 // Document is a document as it is after a command.
 type Document struct {
 	ID, Filename, MimeType, FileID, UserID string
@@ -29,21 +42,16 @@ type Document struct {
 // document.not_owner, and document.metadata when the document's metadata would become too many or too large.
 func (c *Commands) ChangeDocument(ctx context.Context, by Caller, d DocumentID, in ChangeDocument) (Document, Receipt, error) {
 	change := document.Change{Metadata: in.Metadata, By: by.UserID, Only: d.Only, At: stamp(by.At)}
-	p := problems{}
+	if err := problems(in.Check()).err(); err != nil {
+		return Document{}, Receipt{}, err
+	}
 	if in.Filename != nil {
-		name := strings.TrimSpace(*in.Filename)
-		p.add("filename", document.CheckFilename(name))
-		personal := es.Person(name)
+		personal := es.Person(strings.TrimSpace(*in.Filename))
 		change.Filename = &personal
 	}
 	if in.MimeType != nil {
 		mime := strings.TrimSpace(*in.MimeType)
-		p.add("mime_type", document.CheckMimeType(mime))
 		change.MimeType = &mime
-	}
-	p.add("metadata", document.CheckMetadata(in.Metadata))
-	if err := p.err(); err != nil {
-		return Document{}, Receipt{}, err
 	}
 	step := documentStep(d.ID, change).onlyIf(by)
 	receipt, err := c.x.Execute(ctx, LogOf(d.TenantID), by.meta(), step)

@@ -47,6 +47,17 @@ func (c *Commands) ChangePassword(ctx context.Context, by auth.Principal, in Cha
 	return c.c.Auth.ChangePassword(ctx, by.UserID, in.New, by.SessionID)
 }
 
+// PasswordRules are those of this installation.
+func (c *Commands) PasswordRules() auth.PasswordRules { return c.c.Passwords }
+
+// CheckNewPassword says what is wrong with a password that is asked for as new_password, whoever's it is to be, by field; nothing when nothing
+// is. The command also knows the words that have to do with the person.
+func (c *Commands) CheckNewPassword(password string) map[string][]string {
+	p := problems{}
+	p.add("new_password", c.c.Passwords.Check(password))
+	return p
+}
+
 // checkNewPassword says what is wrong with a password for the account, or "".
 func (c *Commands) checkNewPassword(password string, account user.State) string {
 	return c.c.Passwords.Check(password, account.Email.Reveal(), account.FirstName.Reveal(), account.LastName.Reveal())

@@ -12,26 +12,33 @@ import (
 // ChangeProfile asks for other names; nil leaves one as it is.
 type ChangeProfile struct{ FirstName, LastName *string }
 
-// ChangeProfile gives the caller other names. Errors: *[ValidationError]; *[es.Refusal] user.unknown.
-func (c *Commands) ChangeProfile(ctx context.Context, by Caller, in ChangeProfile) (User, Receipt, error) {
+// Check says what is wrong with the request, by field; nothing when nothing is.
+func (in ChangeProfile) Check() map[string][]string {
 	p := problems{}
 	if in.FirstName == nil && in.LastName == nil {
 		p.add("_schema", "Give first_name, last_name or both.")
 	}
-	given := func(field string, name *string) *es.Personal {
+	for field, name := range map[string]*string{"first_name": in.FirstName, "last_name": in.LastName} {
+		if name != nil {
+			p.add(field, checkName(strings.TrimSpace(*name)))
+		}
+	}
+	return p
+}
+
+// ChangeProfile gives the caller other names. Errors: *[ValidationError]; *[es.Refusal] user.unknown.
+func (c *Commands) ChangeProfile(ctx context.Context, by Caller, in ChangeProfile) (User, Receipt, error) {
+	if err := problems(in.Check()).err(); err != nil {
+		return User{}, Receipt{}, err
+	}
+	given := func(name *string) *es.Personal {
 		if name == nil {
 			return nil
 		}
-		trimmed := strings.TrimSpace(*name)
-		p.add(field, checkName(trimmed))
-		personal := es.Person(trimmed)
+		personal := es.Person(strings.TrimSpace(*name))
 		return &personal
 	}
-	command := user.Rename{FirstName: given("first_name", in.FirstName), LastName: given("last_name", in.LastName), At: stamp(by.At)}
-	if err := p.err(); err != nil {
-		return User{}, Receipt{}, err
-	}
-	step := userStep(by.UserID, command).onlyIf(by)
+	step := userStep(by.UserID, user.Rename{FirstName: given(in.FirstName), LastName: given(in.LastName), At: stamp(by.At)}).onlyIf(by)
 	receipt, err := c.x.Execute(ctx, eventstore.PlatformTenant, by.meta(), step)
 	if err != nil {
 		return User{}, Receipt{}, err

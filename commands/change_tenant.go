@@ -16,6 +16,15 @@ type ChangeTenant struct {
 	RequireIfMatch *bool
 }
 
+// Check says what is wrong with the request, by field; nothing when nothing is.
+func (in ChangeTenant) Check() map[string][]string {
+	p := problems{}
+	if in.Name != nil {
+		p.add("name", checkTenantName(*in.Name))
+	}
+	return p
+}
+
 // ChangedTenant is what a change leads to.
 type ChangedTenant struct {
 	Name           string
@@ -26,11 +35,7 @@ type ChangedTenant struct {
 // ChangeTenant changes what is asked for; the name of the tenant's database stays. Errors: *[ValidationError]; *[es.Refusal]
 // tenant.unknown, tenant.deleted.
 func (c *Commands) ChangeTenant(ctx context.Context, by Caller, tenantID string, in ChangeTenant) (ChangedTenant, Receipt, error) {
-	p := problems{}
-	if in.Name != nil {
-		p.add("name", checkTenantName(*in.Name))
-	}
-	if err := p.err(); err != nil {
+	if err := problems(in.Check()).err(); err != nil {
 		return ChangedTenant{}, Receipt{}, err
 	}
 	step := tenantStep(tenantID, tenant.Change{Name: in.Name, PreconditionsRequired: in.RequireIfMatch, By: by.UserID, At: stamp(by.At)}).onlyIf(by)

@@ -98,7 +98,8 @@ func (e *ValidationError) Error() string {
 	return fmt.Sprintf("commands: these fields are not valid: %s", strings.Join(names, ", "))
 }
 
-// problems collects what is wrong, field by field.
+// problems collects what is wrong, field by field. Inputs have a Check that answers it: what can be said of them without looking anything up.
+// The command checks too; who has more to say of the same input, as the routes have, says both at once.
 type problems map[string][]string
 
 func (p problems) add(field, message string) {

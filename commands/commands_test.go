@@ -303,11 +303,23 @@ func TestRegisterNamesEveryWrongField(t *testing.T) {
 	if !errors.As(err, &invalid) || len(invalid.Fields) != 4 {
 		t.Fatal(err)
 	}
-	for _, email := range []string{"", "a", "a@b", "@x.y", "a@x.y\x00", "a b@x.y", "a@x.y, b@x.y", strings.Repeat("a", 251) + "@x.yz"} {
+	for _, email := range []string{
+		"", "a", "a@b", "@x.y", "a@x.y\x00", "a b@x.y", "a@x.y, b@x.y", strings.Repeat("a", 251) + "@x.yz",
+		strings.Repeat("a", 65) + "@x.yz", "a@" + strings.Repeat("b", 64) + ".yz", "a@[127.0.0.1]", "a@127.0.0.1", "a@-x.yz", "a@x_y.yz", "a@x.y.", "a.@x.yz",
+		// Each of these looks like another address.
+		"mi\u200bna@plant.example", "mi\u202ena@plant.example", "mi\u00adna@plant.example", "mi\u00a0na@plant.example", "mi\u2028na@plant.example", "mi\u0085na@plant.example",
+	} {
 		in := mina
 		in.Email = email
 		if _, _, err := w.RegisterUser(t.Context(), w.caller(""), in); !errors.As(err, &invalid) || invalid.Fields["email"] == nil {
 			t.Errorf("%q: %v", email, err)
+		}
+	}
+	for _, name := range []string{"Mi\u0085na", "Mi\u2028na", "Mi\u2029na"} {
+		in := mina
+		in.FirstName = name
+		if _, _, err := w.RegisterUser(t.Context(), w.caller(""), in); !errors.As(err, &invalid) || invalid.Fields["first_name"] == nil {
+			t.Errorf("%+q: %v", name, err)
 		}
 	}
 	for _, password := range []string{"", "stator c 7", "statorstator", "123456123456", "Mina Okoro Mina", strings.Repeat("a1", 513)} {
@@ -319,6 +331,29 @@ func TestRegisterNamesEveryWrongField(t *testing.T) {
 	}
 	if got := w.types(eventstore.PlatformTenant); got != "" {
 		t.Fatal(got)
+	}
+}
+
+func TestAnAddressHasOneSpelling(t *testing.T) {
+	w := newWorld(t)
+	for kept, spellings := range map[string][]string{
+		"jörg@plant.example": {"Jörg@plant.example", "jo\u0308rg@plant.example", " JO\u0308RG@PLANT.example "},
+		"a@завод.example":    {"a@завод.example", "A@ЗАВОД.example", "a@xn--80aegj1b.example"},
+		"a+b@plant.example":  {"a+b@plant.example", "a+b@\uff50\uff4c\uff41\uff4e\uff54.example"},
+	} {
+		for i, spelling := range spellings {
+			in := mina
+			in.Email = spelling
+			user, _, err := w.RegisterUser(t.Context(), w.caller(""), in)
+			if i > 0 {
+				refused(t, err, "user.email_taken")
+			} else if w.must(err); user.Email != kept {
+				t.Errorf("%+q is kept as %+q", spelling, user.Email)
+			}
+			if _, err := w.LogIn(t.Context(), commands.LogIn{Email: spelling, Password: in.Password}); err != nil {
+				t.Errorf("%+q: %v", spelling, err)
+			}
+		}
 	}
 }
 
@@ -420,7 +455,8 @@ func testUnneededObjectStays(t *testing.T, w *world) {
 	if said := w.said.String(); strings.Count(said, "could not be removed") != 1 || !strings.Contains(said, "read-only") {
 		t.Fatalf("%q", said)
 	}
-	if _, _, err = w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.Is(err, commands.ErrEmptyFile) {
+	var invalid *commands.ValidationError
+	if _, _, err = w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.As(err, &invalid) || invalid.Fields["file"] == nil {
 		t.Fatal(err)
 	}
 	if said := w.said.String(); strings.Count(said, "could not be removed") != 2 {
@@ -517,13 +553,13 @@ func testBrokenUploadsLeaveNothing(t *testing.T, w *world) {
 	if !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	if _, _, err := w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.Is(err, commands.ErrEmptyFile) {
+	var invalid *commands.ValidationError
+	if _, _, err := w.upload(w.caller(user), tenant, strings.NewReader("")); !errors.As(err, &invalid) || invalid.Fields["file"] == nil {
 		t.Fatal(err)
 	}
 	if _, _, err := w.upload(w.caller(user), tenant, io.LimitReader(zeros{}, commands.MaxFileBytes+1)); !errors.Is(err, commands.ErrTooLarge) {
 		t.Fatal(err)
 	}
-	var invalid *commands.ValidationError
 	for _, name := range []string{"", " ", "a/b", `a\b`, "..", "a\x00", "a\nb", strings.Repeat("x", 256), "\xff"} {
 		_, _, err := w.UploadDocument(t.Context(), w.caller(user), commands.UploadDocument{
 			TenantID: tenant.ID, DatabaseName: tenant.DatabaseName, Body: strings.NewReader("x"),

@@ -22,13 +22,14 @@ type Tenant struct {
 	CreatedBy              string
 }
 
+// CheckNewTenant says what is wrong with what [Commands.CreateTenant] is asked for, by field; nothing when nothing is.
+func CheckNewTenant(name string) map[string][]string { return ChangeTenant{Name: &name}.Check() }
+
 // CreateTenant makes a tenant whose admin is the caller: it is recorded, then gets its database and role, then time-stamping is
 // switched on, which is the contract's default. A crash on the way is made good by [Commands.ProvisionTenant] at the next
 // start. The receipt is the platform log's. Error: *[ValidationError].
 func (c *Commands) CreateTenant(ctx context.Context, by Caller, name string) (Tenant, Receipt, error) {
-	p := problems{}
-	p.add("name", checkTenantName(name))
-	if err := p.err(); err != nil {
+	if err := problems(CheckNewTenant(name)).err(); err != nil {
 		return Tenant{}, Receipt{}, err
 	}
 	id := es.Key("tenant", by.UserID, by.Command)

@@ -40,12 +40,10 @@ func invitationOf(s invitation.State) Invitation {
 // an account or not, unless that is a member. Errors: *[ValidationError]; *[es.Refusal] membership.role, membership.exists, and invitation.exists
 // for an address that is invited already.
 func (c *Commands) Invite(ctx context.Context, by Caller, tenantID, email, role string) (Invitation, Receipt, error) {
-	email = normaliseEmail(email)
-	p := problems{}
-	p.add("email", checkEmail(email))
-	if err := errors.Join(p.err(), membership.CheckRole(role)); err != nil {
+	if err := errors.Join(problems(CheckEmail(email)).err(), membership.CheckRole(role)); err != nil {
 		return Invitation{}, Receipt{}, err
 	}
+	email = normaliseEmail(email)
 	if err := c.mustBeNoMember(ctx, tenantID, email); err != nil {
 		return Invitation{}, Receipt{}, err
 	}

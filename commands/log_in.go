@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -26,9 +27,7 @@ type LoggedIn struct {
 // verification is demanded, after a right password only. The account is read from the log, so a
 // login succeeds as soon as the registration was answered.
 func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
-	email := normaliseEmail(in.Email)
-	p := problems{}
-	p.add("email", checkEmail(email))
+	p := problems(CheckEmail(in.Email))
 	if in.Password == "" {
 		p.add("password", "Must not be empty.")
 	}
@@ -38,7 +37,7 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err := c.c.Auth.Busy(); err != nil {
 		return LoggedIn{}, err
 	}
-	loginKey, err := c.loginKey(ctx, email)
+	loginKey, err := c.loginKey(ctx, normaliseEmail(in.Email))
 	if err != nil {
 		return LoggedIn{}, err
 	}
@@ -84,12 +83,18 @@ func (c *Commands) addressKey(ctx context.Context, address string) ([]byte, erro
 	return c.c.MAC(ctx, string(eventstore.PlatformTenant), "address", network.String())
 }
 
+// noUser is the id of no account.
+const noUser = "00000000-0000-0000-0000-000000000000"
+
 // account finds the account of a login key; without one it answers the zero state. A registration that failed half-way may have left a
 // credential without an account; the log tells which is real.
 func (c *Commands) account(ctx context.Context, loginKey []byte) (user.State, error) {
 	candidates, err := c.c.Auth.Candidates(ctx, loginKey)
 	if err != nil {
 		return user.State{}, err
+	}
+	if len(candidates) == 0 {
+		candidates = []string{noUser} // which takes as long
 	}
 	for _, id := range candidates {
 		s, err := c.accountByID(ctx, id)
@@ -105,23 +110,26 @@ func (c *Commands) accountByID(ctx context.Context, id string) (user.State, erro
 	return s, err
 }
 
-// checkPassword compares and counts; userID may be "". The attempt was admitted.
+// checkPassword compares and counts; userID may be "". The attempt was admitted. Once others that were made at the same moment have failed too
+// often, it says nothing of the password: else as many as can wait could be tried at once.
 func (c *Commands) checkPassword(ctx context.Context, attempt auth.Attempt, userID, password string) error {
 	err := auth.ErrInvalidCredentials
 	if len(password) <= auth.MaxPasswordBytes {
 		err = c.c.Auth.CheckPassword(ctx, userID, password)
 	}
-	switch {
-	case err == nil:
-		return c.c.Auth.Succeeded(ctx, attempt)
-	case errors.Is(err, auth.ErrInvalidCredentials):
-		if failed := c.c.Auth.Failed(ctx, attempt); failed != nil {
-			return failed // uncounted, the answer would be worth a guess
-		}
-		return err
-	default:
+	wrong := errors.Is(err, auth.ErrInvalidCredentials)
+	if err != nil && !wrong {
 		return err
 	}
+	refused := c.c.Auth.Admit(ctx, attempt)
+	if wrong {
+		// Uncounted, the answer would be worth a guess.
+		return cmp.Or(c.c.Auth.Failed(ctx, attempt), refused, err)
+	}
+	if refused != nil {
+		return refused
+	}
+	return c.c.Auth.Succeeded(ctx, attempt)
 }
 
 // RefreshSession exchanges a refresh token for new tokens. Replaying a used one ends the session. Errors: those of

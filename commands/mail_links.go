@@ -34,7 +34,7 @@ func (c *Commands) WelcomeUser(ctx context.Context, userID string) error {
 	if err != nil || !account.Exists || account.EmailVerified || c.c.Now().Sub(account.RegisteredAt) > welcomeWithin {
 		return err
 	}
-	return c.sendLink(ctx, auth.VerifyEmail, account.ID, account.Email, account.FirstName.Reveal())
+	return c.sendLink(ctx, auth.VerifyEmail, account.ID, account.Email)
 }
 
 // SendAskedLink sends what [Outbox.Ask] was asked for. An address without an account, or one that is verified already, is sent nothing.
@@ -47,12 +47,13 @@ func (c *Commands) SendAskedLink(ctx context.Context, purpose auth.Purpose, logi
 	if err != nil || !account.Exists || (purpose == auth.VerifyEmail && account.EmailVerified) {
 		return err
 	}
-	return c.sendLink(ctx, purpose, account.ID, account.Email, account.FirstName.Reveal())
+	return c.sendLink(ctx, purpose, account.ID, account.Email)
 }
 
-// letters are what the mails say; %[1]s is the link, %[2]d the hours that it is good, the rest what the letter is about.
+// letters are what the mails say; %[1]s is the link, %[2]d the hours that it is good, the rest what the letter is about. Those about an account
+// greet nobody by name: the address may be a stranger's, and the name what somebody else wants to tell them.
 var letters = map[auth.Purpose]struct{ subject, text string }{
-	auth.VerifyEmail: {"Confirm your e-mail address", `Hello %[3]s,
+	auth.VerifyEmail: {"Confirm your e-mail address", `Hello,
 
 somebody, we hope you, opened a Factum account with this address. To confirm that it is yours, open this page within %[2]d hours:
 
@@ -60,7 +61,7 @@ somebody, we hope you, opened a Factum account with this address. To confirm tha
 
 If it was not you, do nothing.
 `},
-	auth.ResetPassword: {"Set a new password", `Hello %[3]s,
+	auth.ResetPassword: {"Set a new password", `Hello,
 
 somebody asked for a new password for your Factum account. To set one, open this page within %[2]d hour:
 
@@ -151,10 +152,7 @@ func (c *Commands) AskToVerify(ctx context.Context, userID string) error {
 // AskToReset asks for a mail with a link that sets a new password. It does the same, in the same time, whether the address has an account or
 // not. network is the client's network address. Errors: *[ValidationError], *auth.ThrottledError.
 func (c *Commands) AskToReset(ctx context.Context, email, network string) error {
-	email = normaliseEmail(email)
-	p := problems{}
-	p.add("email", checkEmail(email))
-	if err := p.err(); err != nil {
+	if err := problems(CheckEmail(email)).err(); err != nil {
 		return err
 	}
 	address, err := c.addressKey(ctx, network)
@@ -164,7 +162,7 @@ func (c *Commands) AskToReset(ctx context.Context, email, network string) error 
 	if err := c.c.Auth.Charge(ctx, address); err != nil {
 		return err
 	}
-	key, err := c.loginKey(ctx, email)
+	key, err := c.loginKey(ctx, normaliseEmail(email))
 	if err != nil {
 		return err
 	}

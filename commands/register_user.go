@@ -6,13 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
+	"net/netip"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/user"
 	"github.com/factum-platform/factum/eventstore"
+	"github.com/factum-platform/factum/infra/auth"
 )
 
 // RegisterUser asks for an account.
@@ -26,21 +32,32 @@ type User struct {
 	CreatedAt, UpdatedAt       time.Time
 }
 
+// Check says what is wrong with the request, by field; nothing when nothing is.
+func (in RegisterUser) Check(rules auth.PasswordRules) map[string][]string {
+	in = in.normalised()
+	p := problems{}
+	p.add("first_name", checkName(in.FirstName))
+	p.add("last_name", checkName(in.LastName))
+	p.add("email", checkEmail(in.Email))
+	p.add("password", rules.Check(in.Password, in.Email, in.FirstName, in.LastName))
+	return p
+}
+
+func (in RegisterUser) normalised() RegisterUser {
+	return RegisterUser{strings.TrimSpace(in.FirstName), strings.TrimSpace(in.LastName), normaliseEmail(in.Email), in.Password}
+}
+
 const (
 	maxNameChars  = 100
 	maxEmailChars = 255
+	maxLocalBytes = 64 // in front of the @ (RFC 5321 §4.5.3.1.1)
 )
 
 // RegisterUser makes an account. Errors: *[ValidationError]; *[es.Refusal] user.email_taken; auth.ErrBusy. The credential is
 // written before the fact: a crash between the two leaves a credential that belongs to nobody and harms nothing.
 func (c *Commands) RegisterUser(ctx context.Context, by Caller, in RegisterUser) (User, Receipt, error) {
-	in.FirstName, in.LastName, in.Email = strings.TrimSpace(in.FirstName), strings.TrimSpace(in.LastName), normaliseEmail(in.Email)
-	p := problems{}
-	p.add("first_name", checkName(in.FirstName))
-	p.add("last_name", checkName(in.LastName))
-	p.add("email", checkEmail(in.Email))
-	p.add("password", c.c.Passwords.Check(in.Password, in.Email, in.FirstName, in.LastName))
-	if err := p.err(); err != nil {
+	in = in.normalised()
+	if err := problems(in.Check(c.c.Passwords)).err(); err != nil {
 		return User{}, Receipt{}, err
 	}
 	loginKey, err := c.loginKey(ctx, in.Email)
@@ -90,7 +107,34 @@ func userOf(s user.State) User {
 	}
 }
 
-func normaliseEmail(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
+// normaliseEmail gives an address the one spelling under which it is kept and found: lower case, composed characters (Unicode NFC), and the
+// domain as people read it, also where it was given in its ASCII form (RFC 5891).
+func normaliseEmail(s string) string {
+	s = norm.NFC.String(strings.ToLower(strings.TrimSpace(s)))
+	at := strings.LastIndex(s, "@")
+	if domain, err := domainName(s[at+1:]); at > 0 && err == nil {
+		return s[:at+1] + domain
+	}
+	return s
+}
+
+// hostNames checks the names of hosts: their characters, labels and length (RFC 5891, RFC 1035 §2.3.4).
+var hostNames = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.VerifyDNSLength(true))
+
+func domainName(s string) (string, error) {
+	ascii, err := hostNames.ToASCII(s)
+	if err != nil {
+		return "", fmt.Errorf("commands: a domain: %w", err)
+	}
+	return hostNames.ToUnicode(ascii)
+}
+
+// CheckEmail says what is wrong with an e-mail address that is asked for as email, by field; nothing when nothing is.
+func CheckEmail(email string) map[string][]string {
+	p := problems{}
+	p.add("email", checkEmail(normaliseEmail(email)))
+	return p
+}
 
 func checkName(s string) string { return checkText(s, maxNameChars) }
 
@@ -107,21 +151,27 @@ func checkText(s string, most int) string {
 	return ""
 }
 
-// plainText tells whether s can be stored and shown: valid UTF-8 without control characters.
+// plainText tells whether s can be stored and shown on one line: valid UTF-8 without control characters and line separators.
 func plainText(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp)
+	})
 }
 
+// checkEmail says what is wrong with a normalised address, or "". What cannot be seen makes one address look like another.
 func checkEmail(s string) string {
 	if utf8.RuneCountInString(s) > maxEmailChars {
 		return "Has at most 255 characters."
 	}
+	at := strings.LastIndex(s, "@")
 	addr, err := mail.ParseAddress(s) // RFC 5322
-	if err != nil || addr.Address != s || addr.Name != "" || !plainText(s) {
+	if err != nil || addr.Address != s || addr.Name != "" || at > maxLocalBytes || !utf8.ValidString(s) ||
+		strings.ContainsFunc(s, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }) {
 		return "Not a valid e-mail address."
 	}
-	_, domain, _ := strings.Cut(s, "@")
-	if !strings.Contains(strings.Trim(domain, "."), ".") {
+	domain := s[at+1:]
+	_, malformed := domainName(domain)
+	if _, err := netip.ParseAddr(domain); err == nil || malformed != nil || !strings.Contains(domain, ".") {
 		return "Not a valid e-mail address."
 	}
 	return ""

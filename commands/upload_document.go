@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +26,8 @@ const MaxFileBytes = 100 << 20
 // discardTimeout bounds the removal of an object that is not needed.
 const discardTimeout = 10 * time.Second
 
-var (
-	// ErrTooLarge says that a content exceeds [MaxFileBytes].
-	ErrTooLarge = errors.New("commands: a file has at most 100 MiB")
-	// ErrEmptyFile says that a content has no byte.
-	ErrEmptyFile = errors.New("commands: a file must not be empty")
-)
+// ErrTooLarge says that a content exceeds [MaxFileBytes].
+var ErrTooLarge = errors.New("commands: a file has at most 100 MiB")
 
 // UploadDocument asks to keep a content under a name. Body is read once, to its end. Describe is called after that and gives the
 // name, the media type and the metadata, which a multipart client may send behind the content.
@@ -44,6 +41,15 @@ type UploadDocument struct {
 type Description struct {
 	Filename, MimeType string
 	Metadata           map[string]*string // by key; nil values are none
+	// Unread says of fields that could not be read what is wrong with them, as [Description.Check] does of the others.
+	Unread map[string][]string
+}
+
+// Check says what is wrong with the description, by field; nothing when nothing is.
+func (d Description) Check() map[string][]string {
+	p := problems(ChangeDocument{&d.Filename, &d.MimeType, d.Metadata}.Check())
+	maps.Copy(p, d.Unread)
+	return p
 }
 
 // Uploaded is a document and its file as they are after the upload.
@@ -58,7 +64,7 @@ type Uploaded struct {
 
 // UploadDocument streams the content into the object store and records file and document. Equal contents of a
 // tenant share one file. A time-stamp is requested when the tenant has time-stamping on. Errors: *[ValidationError],
-// [ErrTooLarge], [ErrEmptyFile], whatever reading Body answers. What is not acknowledged leaves at most an object that nothing
+// also for an empty content; [ErrTooLarge], whatever reading Body answers. What is not acknowledged leaves at most an object that nothing
 // refers to.
 func (c *Commands) UploadDocument(ctx context.Context, by Caller, in UploadDocument) (Uploaded, Receipt, error) {
 	if c.c.Objects == nil {
@@ -104,18 +110,15 @@ func (c *Commands) policy(ctx context.Context, tenantID string) (timestamping.St
 func (c *Commands) recordUpload(
 	ctx context.Context, by Caller, in UploadDocument, key string, size int64, sums *digests, policy func() (timestamping.State, error),
 ) (Uploaded, Receipt, error) {
-	if size == 0 {
-		return Uploaded{}, Receipt{}, definite{ErrEmptyFile}
-	}
 	described, err := in.Describe()
 	if err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
 	}
 	filename, mime := strings.TrimSpace(described.Filename), strings.ToLower(strings.TrimSpace(described.MimeType))
-	p := problems{}
-	p.add("filename", document.CheckFilename(filename))
-	p.add("mime_type", document.CheckMimeType(mime))
-	p.add("metadata", document.CheckMetadata(described.Metadata))
+	p := problems(described.Check())
+	if size == 0 {
+		p.add("file", "Must not be empty.")
+	}
 	if err := p.err(); err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
 	}

@@ -106,6 +106,13 @@ type StreamID struct{ Kind, ID string }
 // String returns "kind-id".
 func (s StreamID) String() string { return s.Kind + "-" + s.ID }
 
+// ParseStreamID reads kind-id; the id may hold further dashes. Error: one that is not valid.
+func ParseStreamID(text string) (StreamID, error) {
+	kind, id, _ := strings.Cut(text, "-")
+	s := StreamID{kind, id}
+	return s, s.Validate()
+}
+
 // Validate reports whether every engine can store the name: a kind of 1 to 64 of [a-z], an id of 1 to 256 bytes of valid
 // UTF-8 without NUL.
 func (s StreamID) Validate() error {

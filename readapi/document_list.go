@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/fulltext"
@@ -24,6 +26,14 @@ type documentQuery struct {
 	UserID   string   `query:"user_id" format:"uuid" doc:"Only what this user uploaded."`
 	FileID   string   `query:"file_id" format:"uuid" doc:"Only documents of this file."`
 	Metadata []string `query:"metadata,explode" maxItems:"10" doc:"Only documents with this in their metadata; may be given several times." example:"plant=north"`
+
+	selected *list
+}
+
+// Resolve implements huma.Resolver.
+func (in *documentQuery) Resolve(huma.Context) (wrong []error) {
+	in.selected, wrong = in.list()
+	return wrong
 }
 
 type documentPage struct {
@@ -36,10 +46,7 @@ var documentSorts = map[string]string{"created_at": timeKind, "updated_at": time
 var likeLiteral = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // list is the query for the part of the documents that is asked for.
-func (in *documentQuery) list() (*list, error) {
-	if wrong := in.unreadable(); len(wrong) > 0 {
-		return nil, httpapi.Invalid(wrong)
-	}
+func (in *documentQuery) list() (*list, []error) {
 	l := &list{columns: documentColumns, table: "documents", of: strings.ToLower(in.TenantID), as: "d"}
 	l.created(in.Period)
 	if in.Q != "" {
@@ -64,14 +71,13 @@ func (in *documentQuery) list() (*list, error) {
 		key, value, _ := strings.Cut(pair, "=")
 		raw, err := json.Marshal(map[string]string{key: value})
 		if err != nil {
-			return nil, fmt.Errorf("readapi: filter by metadata: %w", err)
+			return nil, []error{fmt.Errorf("readapi: filter by metadata: %w", err)}
 		}
 		l.where("metadata @> $::jsonb", string(raw))
 	}
-	if err := l.orderBy(in.Sort, documentSorts, in.ListPage); err != nil {
-		return nil, err
-	}
-	return l, nil
+	wrong := in.unreadable()
+	maps.Copy(wrong, l.orderBy(in.Sort, documentSorts, in.ListPage))
+	return l, httpapi.Wrong(wrong)
 }
 
 // unreadable names the parameters that mean nothing.
@@ -94,12 +100,10 @@ func (in *documentQuery) unreadable() map[string][]string {
 }
 
 func (r routes) listDocuments(ctx context.Context, in *documentQuery) (*httpapi.Answer[documentPage], error) {
-	l, err := in.list()
-	if err != nil {
-		return nil, err
-	}
+	l := in.selected
 	var out documentPage
 	var at httpapi.Settled
+	var err error
 	out.Documents, out.Pagination, at, err = read(ctx, r.Server, httpapi.Documents(in.TenantID), in.MinPosition, l, scanDocument, func(d httpapi.Document) (value, id string) {
 		switch l.column {
 		case "created_at":

@@ -33,6 +33,14 @@ type fileQuery struct {
 	Orphaned     string `query:"orphaned" enum:"true,false" doc:"Only contents that no document refers to, or only the others."`
 	Timestamp    string `query:"timestamp" enum:"none,pending,success,error" doc:"Only contents whose time-stamp is so far."`
 	IncludeStats string `query:"include_stats" doc:"\"true\" adds what FileFull has over FileBasic." example:"true"`
+
+	selected *list
+}
+
+// Resolve implements huma.Resolver.
+func (in *fileQuery) Resolve(huma.Context) (wrong []error) {
+	in.selected, wrong = in.list()
+	return wrong
 }
 
 // FileBasic is a stored content in short.
@@ -163,7 +171,7 @@ func scanFile(row pgx.CollectableRow) (storedFile, error) {
 }
 
 // list is the query for the part of the files that is asked for.
-func (in *fileQuery) list() (*list, error) {
+func (in *fileQuery) list() (*list, []error) {
 	l := &list{columns: fileColumns, table: "files", of: strings.ToLower(in.TenantID), as: "f"}
 	l.created(in.Period)
 	switch in.Orphaned {
@@ -175,17 +183,11 @@ func (in *fileQuery) list() (*list, error) {
 	if in.Timestamp != "" {
 		l.where("ts_status = $", in.Timestamp)
 	}
-	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage); err != nil {
-		return nil, err
-	}
-	return l, nil
+	return l, httpapi.Wrong(l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "file_size": "bigint"}, in.ListPage))
 }
 
 func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[filePage], error) {
-	l, err := in.list()
-	if err != nil {
-		return nil, err
-	}
+	l := in.selected
 	out := filePage{Files: []fileFull{}}
 	l.besides = `select count(*), coalesce(sum(file_size), 0)::bigint, count(*) filter (where document_count = 0),
 		coalesce(sum(file_size) filter (where document_count = 0), 0)::bigint from {schema}.files`

@@ -65,9 +65,9 @@ const timeKind = "timestamptz"
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // orderBy sorts by a column, downwards after a -, and begins where the page or its cursor says; it comes after all conditions. kinds has the SQL
-// types of the columns that may be sorted by. Error: the problem of a cursor that was not made by this list, with these conditions and in this
-// order: what follows it would be no part of that list.
-func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error {
+// types of the columns that may be sorted by. It answers what is wrong, by field: a cursor that was not made by this list,
+// with these conditions and in this order. What follows it would be no part of that list.
+func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) map[string][]string {
 	l.sort, l.page = sort, in.Page
 	l.column, l.descending = strings.CutPrefix(sort, "-")
 	l.kind = kinds[l.column]
@@ -85,7 +85,7 @@ func (l *list) orderBy(sort string, kinds map[string]string, in ListPage) error 
 		err = json.Unmarshal(raw, &at)
 	}
 	if err != nil || at.Sort != sort || at.Mark != l.mark || !uuidForm.MatchString(at.ID) || at.Page < 1 || !l.holds(at.Value) {
-		return httpapi.Invalid(map[string][]string{"cursor": {"Not a cursor of this list, with these filters and in this order."}})
+		return map[string][]string{"cursor": {"Not a cursor of this list, with these filters and in this order."}}
 	}
 	l.after, l.page.Page = &at, at.Page
 	return nil

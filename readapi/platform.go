@@ -24,6 +24,14 @@ type userQuery struct {
 	Sort     string `query:"sort" default:"-created_at" enum:"created_at,-created_at,email,-email" doc:"Column to sort by; - sorts downwards."`
 	Email    string `query:"email" maxLength:"255" doc:"Only addresses that contain this, in whatever case."`
 	IsActive string `query:"is_active" enum:"true,false" doc:"Only accounts that are in use, or only those that are switched off."`
+
+	selected *list
+}
+
+// Resolve implements huma.Resolver.
+func (in *userQuery) Resolve(huma.Context) (wrong []error) {
+	in.selected, wrong = in.list()
+	return wrong
 }
 
 type platformUser struct {
@@ -37,10 +45,7 @@ type userPage struct {
 }
 
 // list is the query for the part of the users that is asked for.
-func (in *userQuery) list() (*list, error) {
-	if !plain(in.Email) {
-		return nil, httpapi.Invalid(map[string][]string{"email": {"Must be valid text."}})
-	}
+func (in *userQuery) list() (*list, []error) {
 	l := &list{table: "users", as: "u", columns: `u.id::text, u.first_name, u.last_name, u.email, u.email_verified, u.is_active, u.created_at, u.updated_at,
 		exists (select from {schema}.administrators a where a.user_id = u.id)`}
 	l.created(in.Period)
@@ -50,19 +55,18 @@ func (in *userQuery) list() (*list, error) {
 	if in.IsActive != "" {
 		l.where("is_active = $", in.IsActive == "true")
 	}
-	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "email": "text"}, in.ListPage); err != nil {
-		return nil, err
+	wrong := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "email": "text"}, in.ListPage)
+	if !plain(in.Email) {
+		return l, append(httpapi.Wrong(wrong), httpapi.Wrong(map[string][]string{"email": {"Must be valid text."}})...)
 	}
-	return l, nil
+	return l, httpapi.Wrong(wrong)
 }
 
 func (r routes) listUsers(ctx context.Context, in *userQuery) (*httpapi.Answer[userPage], error) {
-	l, err := in.list()
-	if err != nil {
-		return nil, err
-	}
+	l := in.selected
 	var out userPage
 	var at httpapi.Settled
+	var err error
 	out.Users, out.Pagination, at, err = read(ctx, r.Server, httpapi.Directory(), in.MinPosition, l, func(row pgx.CollectableRow) (platformUser, error) {
 		var u platformUser
 		err := row.Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.EmailVerified, &u.IsActive, &u.CreatedAt, &u.UpdatedAt, &u.Administrator)
@@ -83,6 +87,14 @@ type allTenantsQuery struct {
 	Sort         string `query:"sort" default:"-created_at" enum:"created_at,-created_at,name,-name" doc:"Column to sort by; - sorts downwards."`
 	IsActive     string `query:"is_active" enum:"true,false" doc:"Only tenants that are served, or only those that were deleted."`
 	WithoutAdmin string `query:"without_admin" enum:"true,false" doc:"Only tenants none of whose admins can log in, or only the others."`
+
+	selected *list
+}
+
+// Resolve implements huma.Resolver.
+func (in *allTenantsQuery) Resolve(huma.Context) (wrong []error) {
+	in.selected, wrong = in.list()
+	return wrong
 }
 
 type platformTenant struct {
@@ -105,7 +117,7 @@ type tenantPage struct {
 const inUse = `from {schema}.memberships m join {schema}.users u on u.id = m.user_id where m.tenant_id = t.id and u.is_active`
 
 // list is the query for the part of the tenants that is asked for.
-func (in *allTenantsQuery) list() (*list, error) {
+func (in *allTenantsQuery) list() (*list, []error) {
 	l := &list{table: "tenants", as: "t", columns: `t.id::text, t.name, t.database_name, t.is_active, (select count(*) ` + inUse + `),
 		(select count(*) ` + inUse + ` and m.role = 'admin'), t.created_at, t.updated_at`}
 	l.conditions = append(l.conditions, "provisioned")
@@ -116,19 +128,14 @@ func (in *allTenantsQuery) list() (*list, error) {
 	if in.WithoutAdmin != "" {
 		l.where("exists (select "+inUse+" and m.role = 'admin') <> $", in.WithoutAdmin == "true")
 	}
-	if err := l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "name": "text"}, in.ListPage); err != nil {
-		return nil, err
-	}
-	return l, nil
+	return l, httpapi.Wrong(l.orderBy(in.Sort, map[string]string{"created_at": timeKind, "name": "text"}, in.ListPage))
 }
 
 func (r routes) listTenants(ctx context.Context, in *allTenantsQuery) (*httpapi.Answer[tenantPage], error) {
-	l, err := in.list()
-	if err != nil {
-		return nil, err
-	}
+	l := in.selected
 	var out tenantPage
 	var at httpapi.Settled
+	var err error
 	out.Tenants, out.Pagination, at, err = read(ctx, r.Server, httpapi.Directory(), in.MinPosition, l, func(row pgx.CollectableRow) (platformTenant, error) {
 		var t platformTenant
 		err := row.Scan(&t.ID, &t.Name, &t.DatabaseName, &t.IsActive, &t.MemberCount, &t.AdminCount, &t.CreatedAt, &t.UpdatedAt)

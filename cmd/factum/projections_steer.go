@@ -157,7 +157,7 @@ func (o *operations) parked(ctx context.Context, name string, t eventstore.Tenan
 
 // parseStream reads KIND-ID; the id may hold further dashes.
 func parseStream(text string) (eventstore.StreamID, error) {
-	s, err := steering.Stream(text)
+	s, err := eventstore.ParseStreamID(text)
 	if err != nil {
 		return s, fmt.Errorf("--stream %q is not a stream: give its kind, a dash and its id, as 'factum projections list' shows it", text)
 	}

@@ -46,10 +46,15 @@ type profile struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *profile) Resolve(huma.Context) []error { return httpapi.Wrong(in.command().Check()) }
+
+func (in *profile) command() commands.ChangeProfile {
+	return commands.ChangeProfile{FirstName: in.Body.FirstName, LastName: in.Body.LastName}
+}
+
 func (r routes) changeProfile(ctx context.Context, in *profile) (*httpapi.Answer[httpapi.Account], error) {
-	u, receipt, err := r.Commands.ChangeProfile(ctx, r.caller(ctx, in.IdempotencyKey), commands.ChangeProfile{
-		FirstName: in.Body.FirstName, LastName: in.Body.LastName,
-	})
+	u, receipt, err := r.Commands.ChangeProfile(ctx, r.caller(ctx, in.IdempotencyKey), in.command())
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +67,11 @@ type passwordChange struct {
 		CurrentPassword string `json:"current_password" minLength:"1"`
 		NewPassword     string `json:"new_password" minLength:"8" maxLength:"1024" doc:"As at registration." example:"stator coil 7 humming"`
 	}
+}
+
+// Resolve implements huma.Resolver.
+func (in *passwordChange) Resolve(hc huma.Context) []error {
+	return httpapi.Wrong(commandsOf(hc).CheckNewPassword(in.Body.NewPassword))
 }
 
 func (r routes) changePassword(ctx context.Context, in *passwordChange) (*told, error) {
@@ -80,6 +90,11 @@ type forgotten struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *forgotten) Resolve(huma.Context) []error {
+	return httpapi.Wrong(commands.CheckEmail(in.Body.Email))
+}
+
 func (r routes) forgotPassword(ctx context.Context, in *forgotten) (*told, error) {
 	if err := r.Commands.AskToReset(ctx, in.Body.Email, httpapi.ClientOf(ctx).Address); err != nil {
 		return nil, err
@@ -92,6 +107,11 @@ type passwordReset struct {
 		Token       string `json:"token" minLength:"1" maxLength:"200" doc:"What follows #reset= in the mailed link."`
 		NewPassword string `json:"new_password" minLength:"8" maxLength:"1024" doc:"As at registration." example:"stator coil 7 humming"`
 	}
+}
+
+// Resolve implements huma.Resolver.
+func (in *passwordReset) Resolve(hc huma.Context) []error {
+	return httpapi.Wrong(commandsOf(hc).CheckNewPassword(in.Body.NewPassword))
 }
 
 func (r routes) resetPassword(ctx context.Context, in *passwordReset) (*settledTold, error) {

@@ -32,15 +32,20 @@ type newAPIKey struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *newAPIKey) Resolve(huma.Context) []error { return httpapi.Wrong(in.command("").Check()) }
+
+func (in *newAPIKey) command(tenantID string) commands.IssueAPIKey {
+	return commands.IssueAPIKey{TenantID: tenantID, Name: in.Body.Name, Role: in.Body.Role, Days: in.Body.ExpiresInDays}
+}
+
 type issuedAPIKey struct {
 	httpapi.APIKey
 	Key string `json:"key" doc:"What the machine sends as Authorization: Bearer <key>. It cannot be read again."`
 }
 
 func (r routes) issueAPIKey(ctx context.Context, in *newAPIKey) (*httpapi.Answer[issuedAPIKey], error) {
-	made, key, err := r.Commands.IssueAPIKey(ctx, r.caller(ctx, ""), commands.IssueAPIKey{
-		TenantID: httpapi.MembershipOf(ctx).ID, Name: in.Body.Name, Role: in.Body.Role, Days: in.Body.ExpiresInDays,
-	})
+	made, key, err := r.Commands.IssueAPIKey(ctx, r.caller(ctx, ""), in.command(httpapi.MembershipOf(ctx).ID))
 	if err != nil {
 		return nil, err
 	}

@@ -46,6 +46,15 @@ type registration struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *registration) Resolve(hc huma.Context) []error {
+	return httpapi.Wrong(in.command().Check(commandsOf(hc).PasswordRules()))
+}
+
+func (in *registration) command() commands.RegisterUser {
+	return commands.RegisterUser{FirstName: in.Body.FirstName, LastName: in.Body.LastName, Email: in.Body.Email, Password: in.Body.Password}
+}
+
 type registered struct {
 	httpapi.Settled
 	Body struct {
@@ -55,9 +64,7 @@ type registered struct {
 }
 
 func (r routes) register(ctx context.Context, in *registration) (*registered, error) {
-	user, receipt, err := r.Commands.RegisterUser(ctx, r.caller(ctx, in.IdempotencyKey), commands.RegisterUser{
-		FirstName: in.Body.FirstName, LastName: in.Body.LastName, Email: in.Body.Email, Password: in.Body.Password,
-	})
+	user, receipt, err := r.Commands.RegisterUser(ctx, r.caller(ctx, in.IdempotencyKey), in.command())
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +78,11 @@ type credentials struct {
 		Email    string `json:"email" minLength:"1" maxLength:"255" example:"mina@plant.example"`
 		Password string `json:"password" minLength:"1" example:"stator coil 7 humming"`
 	}
+}
+
+// Resolve implements huma.Resolver.
+func (in *credentials) Resolve(huma.Context) []error {
+	return httpapi.Wrong(commands.CheckEmail(in.Body.Email))
 }
 
 type ownTenant struct {

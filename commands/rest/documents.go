@@ -103,13 +103,21 @@ type documentChange struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *documentChange) Resolve(huma.Context) []error {
+	if in.Body.Filename == nil && in.Body.MimeType == nil && in.Body.Metadata == nil {
+		return httpapi.Wrong(map[string][]string{"_schema": {"Name at least one field."}})
+	}
+	return httpapi.Wrong(in.command().Check())
+}
+
+func (in *documentChange) command() commands.ChangeDocument {
+	return commands.ChangeDocument{Filename: in.Body.Filename, MimeType: in.Body.MimeType, Metadata: in.Body.Metadata}
+}
+
 func (r routes) changeDocument(ctx context.Context, in *documentChange) (*httpapi.Answer[httpapi.Document], error) {
 	tenant, id := httpapi.MembershipOf(ctx).ID, strings.ToLower(in.DocumentID)
-	if in.Body.Filename == nil && in.Body.MimeType == nil && in.Body.Metadata == nil {
-		return nil, httpapi.Invalid(map[string][]string{"_schema": {"Name at least one field."}})
-	}
-	d, receipt, err := r.Commands.ChangeDocument(ctx, r.caller(ctx, in.IdempotencyKey), commands.DocumentID{TenantID: tenant, ID: id, Only: httpapi.OwnerOf(ctx)},
-		commands.ChangeDocument{Filename: in.Body.Filename, MimeType: in.Body.MimeType, Metadata: in.Body.Metadata})
+	d, receipt, err := r.Commands.ChangeDocument(ctx, r.caller(ctx, in.IdempotencyKey), commands.DocumentID{TenantID: tenant, ID: id, Only: httpapi.OwnerOf(ctx)}, in.command())
 	if err != nil {
 		return nil, err
 	}
@@ -148,11 +156,16 @@ type manyChanges struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *manyChanges) Resolve(huma.Context) []error {
+	if len(in.Body.Metadata) == 0 {
+		return httpapi.Wrong(map[string][]string{"metadata": {"Name at least one key."}})
+	}
+	return httpapi.Wrong(commands.ChangeDocument{Metadata: in.Body.Metadata}.Check())
+}
+
 func (r routes) changeDocuments(ctx context.Context, in *manyChanges) (*httpapi.Answer[results], error) {
 	tenant := httpapi.MembershipOf(ctx).ID
-	if len(in.Body.Metadata) == 0 {
-		return nil, httpapi.Invalid(map[string][]string{"metadata": {"Name at least one key."}})
-	}
 	items, receipt, err := r.Commands.ChangeDocuments(ctx, r.caller(ctx, in.IdempotencyKey), tenant, httpapi.OwnerOf(ctx), distinct(in.Body.DocumentIDs),
 		commands.ChangeDocument{Metadata: in.Body.Metadata})
 	if err != nil {

@@ -53,6 +53,11 @@ type newInvitation struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *newInvitation) Resolve(huma.Context) []error {
+	return httpapi.Wrong(commands.CheckEmail(in.Body.Email))
+}
+
 func (r routes) invite(ctx context.Context, in *newInvitation) (*httpapi.Answer[httpapi.Invitation], error) {
 	made, receipt, err := r.Commands.Invite(ctx, r.caller(ctx, in.IdempotencyKey), httpapi.MembershipOf(ctx).ID, in.Body.Email, in.Body.Role)
 	if err != nil {

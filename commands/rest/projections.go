@@ -8,6 +8,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/domain/projection"
+	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/infra/httpapi"
 )
 
@@ -138,6 +140,21 @@ type oneStream struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *oneStream) Resolve(huma.Context) []error {
+	if in.Body.Stream == "" {
+		return nil
+	}
+	return httpapi.Wrong(checkStream(in.Body.Stream))
+}
+
+func checkStream(text string) map[string][]string {
+	if _, err := eventstore.ParseStreamID(text); err != nil {
+		return map[string][]string{"stream": {"Must be the kind of a stream, a dash and its id."}}
+	}
+	return map[string][]string{}
+}
+
 func (r routes) retryConsumer(ctx context.Context, in *oneStream) (*plain[steered], error) {
 	err := r.Operator.Retry(ctx, in.Projection, in.Body.Tenant, in.Body.Stream)
 	return done(err, "It was tried again.", in.Projection, in.Body.Tenant)
@@ -152,6 +169,15 @@ type oneEvent struct {
 		Event  string `json:"event" format:"uuid"`
 		Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"For auditors; without personal data."`
 	}
+}
+
+// Resolve implements huma.Resolver.
+func (in *oneEvent) Resolve(huma.Context) []error {
+	wrong := checkStream(in.Body.Stream)
+	if message := projection.CheckReason(in.Body.Reason); message != "" {
+		wrong["reason"] = []string{message}
+	}
+	return httpapi.Wrong(wrong)
 }
 
 func (r routes) skipEvent(ctx context.Context, in *oneEvent) (*plain[steered], error) {

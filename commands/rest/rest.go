@@ -34,6 +34,11 @@ func Register(api huma.API, d Deps) {
 		d.Now = time.Now
 	}
 	r := routes{d}
+	judged := huma.NewGroup(api)
+	judged.UseMiddleware(func(hc huma.Context, next func(huma.Context)) {
+		next(huma.WithValue(hc, commandsKey{}, d.Commands))
+	})
+	api = judged
 	r.auth(api)
 	r.account(api)
 	r.tenants(api)
@@ -46,6 +51,14 @@ func Register(api huma.API, d Deps) {
 	r.files(api)
 	r.projections(api)
 	r.kafkaDemo(api)
+}
+
+type commandsKey struct{}
+
+// commandsOf is for an input's Resolve, which has nothing but the request.
+func commandsOf(hc huma.Context) *commands.Commands {
+	c, _ := hc.Context().Value(commandsKey{}).(*commands.Commands)
+	return c
 }
 
 // route registers a handler whose errors are those of the commands.
@@ -140,8 +153,6 @@ func answer(err error) error {
 		return httpapi.Unavailable("The log cannot be written now. Try again with the same Idempotency-Key: nothing is done twice.", err)
 	case errors.Is(err, commands.ErrTooLarge):
 		return httpapi.NewProblem(http.StatusRequestEntityTooLarge, "", "A file has at most 100 MiB.")
-	case errors.Is(err, commands.ErrEmptyFile):
-		return httpapi.Invalid(map[string][]string{"file": {"Must not be empty."}})
 	case errors.As(err, &throttle):
 		return httpapi.TooMany("Too many attempts failed; no password is looked at for a while, be it right or wrong.", throttle.Seconds())
 	case errors.Is(err, auth.ErrInvalidLink):

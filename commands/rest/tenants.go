@@ -38,6 +38,11 @@ type newTenant struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *newTenant) Resolve(huma.Context) []error {
+	return httpapi.Wrong(commands.CheckNewTenant(in.Body.Name))
+}
+
 type tenantWithRole struct {
 	httpapi.Tenant
 	Role string `json:"role" enum:"admin,user,viewer"`
@@ -68,14 +73,21 @@ type tenantChange struct {
 	}
 }
 
+// Resolve implements huma.Resolver.
+func (in *tenantChange) Resolve(huma.Context) []error {
+	if in.Body.Name == nil && in.Body.RequireIfMatch == nil && in.Body.IsActive == nil {
+		return httpapi.Wrong(map[string][]string{"_schema": {"Name at least one field."}})
+	}
+	return httpapi.Wrong(in.command().Check())
+}
+
+func (in *tenantChange) command() commands.ChangeTenant {
+	return commands.ChangeTenant{Name: in.Body.Name, RequireIfMatch: in.Body.RequireIfMatch}
+}
+
 func (r routes) changeTenant(ctx context.Context, in *tenantChange) (*httpapi.Answer[httpapi.Tenant], error) {
 	t := httpapi.MembershipOf(ctx).Tenant
-	if in.Body.Name == nil && in.Body.RequireIfMatch == nil && in.Body.IsActive == nil {
-		return nil, httpapi.Invalid(map[string][]string{"_schema": {"Name at least one field."}})
-	}
-	changed, receipt, err := r.Commands.ChangeTenant(ctx, r.caller(ctx, in.IdempotencyKey), t.ID, commands.ChangeTenant{
-		Name: in.Body.Name, RequireIfMatch: in.Body.RequireIfMatch,
-	})
+	changed, receipt, err := r.Commands.ChangeTenant(ctx, r.caller(ctx, in.IdempotencyKey), t.ID, in.command())
 	if err != nil {
 		return nil, err
 	}

@@ -44,9 +44,10 @@ type form struct {
 	parts  *multipart.Reader
 	seen   int
 	fields map[string]string
-	part   *multipart.Part // the file
-	sum    hash.Hash       // of what the parts say and hold, whatever boundary separates them
-	read   int64           // bytes of the part that is being read
+	wrong  map[string][]string // by field, what could not be read
+	part   *multipart.Part     // the file
+	sum    hash.Hash           // of what the parts say and hold, whatever boundary separates them
+	read   int64               // bytes of the part that is being read
 }
 
 func (u *upload) form() (*form, error) { return formOf(u.request) }
@@ -83,10 +84,11 @@ func formOf(request huma.Context) (*form, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &form{parts: multipart.NewReader(body, params["boundary"]), fields: map[string]string{}, sum: sha256.New()}, nil
+	return &form{parts: multipart.NewReader(body, params["boundary"]), fields: map[string]string{}, wrong: map[string][]string{}, sum: sha256.New()}, nil
 }
 
-// file reads fields up to the part "file" and returns its content.
+// file reads fields up to the part "file" and returns its content. A form without that part is read to its end, and refused for all that is
+// wrong with it.
 func (f *form) file() (io.Reader, error) {
 	for {
 		part, err := f.next()
@@ -94,7 +96,12 @@ func (f *form) file() (io.Reader, error) {
 			return nil, err
 		}
 		if part == nil {
-			return nil, httpapi.Invalid(map[string][]string{"file": {"Missing data for required field."}})
+			f.wrong["file"] = []string{"Missing data for required field."}
+			wrong := f.description().Check()
+			if _, given := f.fields["filename"]; !given {
+				delete(wrong, "filename") // it would be the file's own
+			}
+			return nil, httpapi.Invalid(wrong)
 		}
 		if part.FormName() == "file" {
 			f.part = part
@@ -114,22 +121,28 @@ func (f *form) describe() (commands.Description, error) {
 			return commands.Description{}, err
 		}
 		if part == nil {
-			break
+			return f.description(), nil
 		}
 		if part.FormName() == "file" {
-			return commands.Description{}, httpapi.Invalid(map[string][]string{"file": {"Send one file at a time."}})
+			f.wrong["file"] = []string{"Send one file at a time."}
 		}
 		if err := f.keep(part); err != nil {
 			return commands.Description{}, err
 		}
 	}
+}
+
+// description is what the fields say; the file's part, if there is one, says the rest.
+func (f *form) description() commands.Description {
 	filename, given := f.fields["filename"]
-	if !given {
+	if !given && f.part != nil {
 		filename = bareName(f.part)
 	}
 	mimeType, given := f.fields["mime_type"]
 	if !given {
-		mimeType = f.part.Header.Get("Content-Type")
+		if f.part != nil {
+			mimeType = f.part.Header.Get("Content-Type")
+		}
 		if kind, _, err := mime.ParseMediaType(mimeType); err == nil {
 			mimeType = kind // a browser adds a charset; the type alone is kept
 		}
@@ -137,21 +150,21 @@ func (f *form) describe() (commands.Description, error) {
 			mimeType = "application/octet-stream"
 		}
 	}
-	metadata, err := f.metadata()
-	return commands.Description{Filename: filename, MimeType: mimeType, Metadata: metadata}, err
+	return commands.Description{Filename: filename, MimeType: mimeType, Metadata: f.metadata(), Unread: f.wrong}
 }
 
 // metadata reads the field of that name, a JSON object of texts.
-func (f *form) metadata() (map[string]*string, error) {
-	raw, given := f.fields["metadata"]
-	if !given || raw == "" {
-		return nil, nil //nolint:nilnil // no metadata
+func (f *form) metadata() map[string]*string {
+	raw := f.fields["metadata"]
+	if raw == "" {
+		return nil
 	}
 	var out map[string]*string
 	if err := httpapi.ReadJSON([]byte(raw), &out); err != nil {
-		return nil, httpapi.Invalid(map[string][]string{"metadata": {"Not a JSON object of texts, each key once."}})
+		f.wrong["metadata"] = []string{"Not a JSON object of texts, each key once."}
+		return nil
 	}
-	return out, nil
+	return out
 }
 
 // next returns nil behind the last part.
@@ -200,7 +213,8 @@ func (f *form) keep(part *multipart.Part) error {
 		return nil
 	}
 	if len(raw) > maxFieldBytes {
-		return httpapi.Invalid(map[string][]string{name: {"Too long."}})
+		f.wrong[name] = []string{"Too long."}
+		return nil
 	}
 	f.fields[name] = string(raw)
 	return nil

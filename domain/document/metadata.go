@@ -22,21 +22,28 @@ const (
 
 var keyForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}$`)
 
-// CheckMetadata says what is wrong with a change of metadata, "" when nothing is. It cannot know whether the document's metadata become
+// CheckMetadata says all that is wrong with a change of metadata, "" when nothing is. It cannot know whether the document's metadata become
 // too many or too large; the decider does.
 func CheckMetadata(changes map[string]*string) string {
-	for key, value := range changes {
-		switch {
-		case !keyForm.MatchString(key):
-			return "A key has 1 to 64 letters, digits or _ . : - and begins with a letter or a digit."
-		case value == nil:
-		case utf8.RuneCountInString(*value) > MaxMetadataChars:
-			return "A value has at most 1000 characters."
-		case !utf8.ValidString(*value) || strings.ContainsFunc(*value, unicode.IsControl):
-			return "A value must be valid text without control characters."
+	var key, long, control bool
+	for name, value := range changes {
+		key = key || !keyForm.MatchString(name)
+		if value != nil {
+			long = long || utf8.RuneCountInString(*value) > MaxMetadataChars
+			control = control || !utf8.ValidString(*value) || strings.ContainsFunc(*value, unicode.IsControl)
 		}
 	}
-	return ""
+	var wrong []string
+	if key {
+		wrong = append(wrong, "A key has 1 to 64 letters, digits or _ . : - and begins with a letter or a digit.")
+	}
+	if long {
+		wrong = append(wrong, "A value has at most 1000 characters.")
+	}
+	if control {
+		wrong = append(wrong, "A value must be valid text without control characters.")
+	}
+	return strings.Join(wrong, " ")
 }
 
 // Metadata reads what [MetadataSet] holds. Erased metadata are none.

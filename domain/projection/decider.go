@@ -1,6 +1,7 @@
 package projection
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -25,6 +26,14 @@ type SkipEvent struct {
 
 func (SkipEvent) isProjectionCommand() {}
 
+// CheckReason says what is wrong with the reason for passing over an event, "" when nothing is.
+func CheckReason(reason string) string {
+	if n := utf8.RuneCountInString(strings.TrimSpace(reason)); n == 0 || n > maxReason {
+		return fmt.Sprintf("A reason of 1 to %d characters says why the event is skipped.", maxReason)
+	}
+	return ""
+}
+
 // State is which events are passed over, by their ids.
 type State struct{ Skipped map[string]bool }
 
@@ -36,10 +45,10 @@ var Decider = es.Decider[State, Command, Event]{
 		if !ok {
 			return nil, es.Refuse("projection.command", "Unknown command %T.", c)
 		}
-		reason := strings.TrimSpace(skip.Reason)
-		switch n := utf8.RuneCountInString(reason); {
-		case n == 0 || n > maxReason:
-			return nil, es.Refuse("projection.reason", "A reason of 1 to %d characters says why the event is skipped.", maxReason)
+		wrong := CheckReason(skip.Reason)
+		switch {
+		case wrong != "":
+			return nil, es.Refuse("projection.reason", "%s", wrong)
 		case !skip.Known:
 			return nil, es.Refuse("projection.event_unknown", "The log holds no event %s in stream %s-%s.", skip.EventID, skip.StreamKind, skip.StreamID)
 		case s.Skipped[skip.EventID]:
@@ -47,7 +56,7 @@ var Decider = es.Decider[State, Command, Event]{
 		}
 		return []Event{EventSkipped{
 			Projection: skip.Projection, StreamKind: skip.StreamKind, StreamID: skip.StreamID, EventID: skip.EventID,
-			Reason: reason, By: skip.By, At: skip.At,
+			Reason: strings.TrimSpace(skip.Reason), By: skip.By, At: skip.At,
 		}}, nil
 	},
 	Evolve: func(s State, e Event) State {

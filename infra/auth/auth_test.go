@@ -3,8 +3,10 @@ package auth_test
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"runtime"
 	"strings"
@@ -131,8 +133,13 @@ func TestAnOldHashIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.pool.Exec(t.Context(), `insert into auth.credentials (user_id, login_key, hash) values ($1, 'k', $2)`, id, string(old)); err != nil {
-		t.Fatal(err)
+	if _, err := w.pool.Exec(t.Context(), `insert into auth.credentials (user_id, login_key, hash) values ($1, 'k', $2)`, id, strings.Replace(string(old), "$2a$", "$2b$", 1)); err != nil {
+		t.Fatal(err) // Python's bcrypt, which the original has, writes 2b
+	}
+	for _, wrong := range []string{"turbine43", "turbine42\x00", strings.Repeat("turbine42", 20), ""} { // bcrypt itself takes 72 bytes
+		if err := w.CheckPassword(t.Context(), id, wrong); !errors.Is(err, auth.ErrInvalidCredentials) {
+			t.Errorf("%.12q: %v", wrong, err)
+		}
 	}
 	for range 2 {
 		if err := w.CheckPassword(t.Context(), id, "turbine42"); err != nil {
@@ -142,6 +149,37 @@ func TestAnOldHashIsReplaced(t *testing.T) {
 	var hash string
 	if err := w.pool.QueryRow(t.Context(), `select hash from auth.credentials where user_id = $1`, id).Scan(&hash); err != nil || !strings.HasPrefix(hash, "$argon2id$") {
 		t.Fatal(hash, err)
+	}
+}
+
+// TestAPasswordIsTheSameFromEveryKeyboard: macOS sends what is typed in parts, others composed.
+func TestAPasswordIsTheSameFromEveryKeyboard(t *testing.T) {
+	w := newWorld(t)
+	composed, parts := "Ventil K\u00fchlung 7", "Ventil Ku\u0308hlung 7"
+	for set, checked := range map[string]string{composed: parts, parts: composed} {
+		id := uuid.NewString()
+		if err := w.SetPassword(t.Context(), id, []byte(id), set); err != nil {
+			t.Fatal(err)
+		}
+		for _, password := range []string{set, checked} {
+			if err := w.CheckPassword(t.Context(), id, password); err != nil {
+				t.Errorf("set as %+q, typed as %+q: %v", set, password, err)
+			}
+		}
+	}
+	// The original system hashed what it was sent. Whoever has logged in once may use any keyboard.
+	id := uuid.NewString()
+	old, err := bcrypt.GenerateFromPassword([]byte(parts), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(t.Context(), `insert into auth.credentials (user_id, login_key, hash) values ($1, 'k', $2)`, id, string(old)); err != nil {
+		t.Fatal(err)
+	}
+	for _, password := range []string{parts, composed, parts} {
+		if err := w.CheckPassword(t.Context(), id, password); err != nil {
+			t.Errorf("an old hash, typed as %+q: %v", password, err)
+		}
 	}
 }
 
@@ -341,12 +379,32 @@ func TestForgedTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := w.now.Add(time.Hour).Unix()
+	later, x := w.now.Add(time.Hour).Unix(), base64.RawURLEncoding.EncodeToString(stranger.Public().(ed25519.PublicKey))
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, token := range map[string]string{
 		"alg none":                 forge(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, nil, nil),
 		"HS256 by the public key":  forge(jwt.SigningMethodHS256, []byte(key.Public().(ed25519.PublicKey)), nil, nil),
 		"another key":              forge(jwt.SigningMethodEdDSA, stranger, nil, nil),
 		"another kid":              forge(jwt.SigningMethodEdDSA, key, map[string]any{"kid": "x"}, nil),
+		"a kid that is a path":     forge(jwt.SigningMethodEdDSA, key, map[string]any{"kid": "../../" + kid}, nil),
+		"a kid that is SQL":        forge(jwt.SigningMethodEdDSA, key, map[string]any{"kid": kid + "' or 1=1 --"}, nil),
+		"an empty kid":             forge(jwt.SigningMethodEdDSA, key, map[string]any{"kid": ""}, nil),
+		"alg None":                 forge(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, map[string]any{"alg": "None"}, nil),
+		"alg nOnE":                 forge(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, map[string]any{"alg": "nOnE"}, nil),
+		"no alg":                   forge(jwt.SigningMethodEdDSA, key, map[string]any{"alg": nil}, nil),
+		"HS256 by the public PEM":  forge(jwt.SigningMethodHS256, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil, nil),
+		"HS512 by the public DER":  forge(jwt.SigningMethodHS512, der, nil, nil),
+		"HS256 by the kid":         forge(jwt.SigningMethodHS256, []byte(kid), nil, nil),
+		"a key that it brings":     forge(jwt.SigningMethodEdDSA, stranger, map[string]any{"jwk": map[string]any{"kty": "OKP", "crv": "Ed25519", "x": x}}, nil),
+		"a key from elsewhere":     forge(jwt.SigningMethodEdDSA, stranger, map[string]any{"jku": "https://elsewhere.example/jwks", "x5u": "https://elsewhere.example/x"}, nil),
+		"what is not understood":   forge(jwt.SigningMethodEdDSA, key, map[string]any{"crit": []string{"b64"}, "b64": false}, nil),
+		"among other audiences":    forge(jwt.SigningMethodEdDSA, key, nil, set("aud", []string{"x", "factum.example"})),
+		"an expiry that is text":   forge(jwt.SigningMethodEdDSA, key, nil, set("exp", "never")),
+		"a dot at the end":         tokens.Access + ".",
+		"a dot in front":           "." + tokens.Access,
 		"a kid that is no text":    forge(jwt.SigningMethodEdDSA, key, map[string]any{"kid": 7}, nil),
 		"another issuer":           forge(jwt.SigningMethodEdDSA, key, nil, set("iss", "x")),
 		"another audience":         forge(jwt.SigningMethodEdDSA, key, nil, set("aud", "x")),
@@ -373,6 +431,28 @@ func TestForgedTokens(t *testing.T) {
 	for name, change := range map[string]func(jwt.MapClaims){"another session": set("sid", uuid.NewString()), "another person's session": set("sub", uuid.NewString())} {
 		if _, err := w.Authenticate(ctx, forge(jwt.SigningMethodEdDSA, key, nil, change)); !errors.Is(err, auth.ErrTokenRevoked) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestTheClocksOfProcessesMayDiffer: a token is good at once in a process whose clock is slow, and expires by the clock of who looks at it.
+func TestTheClocksOfProcessesMayDiffer(t *testing.T) {
+	w := newWorld(t)
+	tokens, err := w.BeginSession(t.Context(), uuid.NewString(), "curl/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ahead, want := range map[time.Duration]error{
+		-50 * time.Second: nil, -2 * time.Minute: auth.ErrInvalidToken, auth.AccessLife - time.Second: nil, auth.AccessLife: auth.ErrTokenExpired,
+	} {
+		other, err := auth.New(t.Context(), auth.Config{Pool: w.pool, Secrets: open{}, Now: func() time.Time { return w.clock().Add(ahead) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time it may be remembered
+			if _, err := other.Authenticate(t.Context(), tokens.Access); !errors.Is(err, want) {
+				t.Errorf("%s ahead: %v; want %v", ahead, err, want)
+			}
 		}
 	}
 }

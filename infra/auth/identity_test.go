@@ -38,6 +38,18 @@ func TestPasswordRules(t *testing.T) {
 		{"mina@plant.example", false, false},
 		{"plant.example.mina", false, false},
 		{strings.Repeat("stator coil 7 ", 80), false, false},
+		{"elpmaxe.tnalp@anim", false, false},
+		{"ababababababab", false, false},
+		{"rotor7rotor7rotor7", false, true},
+		{strings.Repeat("ä", 14), false, false},
+		{strings.Repeat("\u0301", 14), false, false},
+		{strings.Repeat("\u200b", 14), false, false},
+		{strings.Repeat("😀", 14), false, false},
+		{"парольпарольпароль", false, false},
+		{"абвгдежзийклмн", false, false},
+		{"１２３４５６７８９０１２", false, false},
+		{"a\u0308o\u0308u\u0308e\u0308i\u0308y\u0308", false, false}, // six characters
+		{"日本の工場の弁は九つある", true, false},
 	} {
 		if why := (auth.PasswordRules{}).Check(c.password, personal...); (why == "") != c.long {
 			t.Errorf("%.30q: %q", c.password, why)

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/zitadel/passwap"
 	"github.com/zitadel/passwap/argon2"
 	"github.com/zitadel/passwap/bcrypt"
+	"golang.org/x/text/unicode/norm"
 )
 
 const (
@@ -119,10 +121,10 @@ func (a *Auth) replace(ctx context.Context, tx pgx.Tx, userID, hash, keepSession
 	return err
 }
 
-// hash hashes a new password. Error: [ErrBusy].
+// hash hashes a new password, in composed characters (Unicode NFC): keyboards differ in how they send the same text. Error: [ErrBusy].
 func (a *Auth) hash(ctx context.Context, password string) (hash string, err error) {
 	err = a.passwords.run(ctx, func() (err error) {
-		hash, err = a.passwords.swapper.Hash(password)
+		hash, err = a.passwords.swapper.Hash(norm.NFC.String(password))
 		return err
 	})
 	if err != nil {
@@ -152,26 +154,35 @@ func (a *Auth) Candidates(ctx context.Context, loginKey []byte) ([]string, error
 	return ids, nil
 }
 
+// verify compares, and answers a hash to replace this one if it is of an older kind.
+func (p *passwords) verify(hash, password string) (replacement string, err error) {
+	composed := norm.NFC.String(password)
+	replacement, err = p.swapper.Verify(hash, composed)
+	if composed == password || !errors.Is(err, passwap.ErrPasswordMismatch) {
+		return replacement, err
+	}
+	if replacement, err = p.swapper.Verify(hash, password); err == nil { // from before passwords were composed
+		replacement, err = p.swapper.Hash(composed)
+	}
+	return replacement, err
+}
+
 // CheckPassword compares in constant time; with userID "" it takes as long and fails. A hash of an older kind is replaced by
 // the current one. Errors: [ErrInvalidCredentials], [ErrBusy].
 func (a *Auth) CheckPassword(ctx context.Context, userID, password string) error {
 	hash := a.passwords.dummy
-	if userID != "" {
-		err := a.pool.QueryRow(ctx, `select hash from auth.credentials where user_id = $1`, userID).Scan(&hash)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("auth: load a credential: %w", err)
-		}
-		if err != nil {
-			userID = ""
-		}
+	err := a.pool.QueryRow(ctx, `select hash from auth.credentials where user_id = $1`, cmp.Or(userID, nobody)).Scan(&hash)
+	known := err == nil
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("auth: load a credential: %w", err)
 	}
 	var replacement string
-	err := a.passwords.run(ctx, func() (err error) {
-		replacement, err = a.passwords.swapper.Verify(hash, password)
+	err = a.passwords.run(ctx, func() (err error) {
+		replacement, err = a.passwords.verify(hash, password)
 		return err
 	})
 	switch {
-	case errors.Is(err, passwap.ErrPasswordMismatch) || (err == nil && userID == ""):
+	case errors.Is(err, passwap.ErrPasswordMismatch) || (err == nil && !known):
 		return ErrInvalidCredentials
 	case err != nil:
 		return fmt.Errorf("auth: check a password: %w", err)

@@ -2,12 +2,14 @@ package auth
 
 import (
 	_ "embed"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
 
 	"github.com/ccojocar/zxcvbn-go"
 	"github.com/ccojocar/zxcvbn-go/matching"
+	"golang.org/x/text/unicode/norm"
 )
 
 // MaxPasswordBytes is the longest password that is looked at: it bounds the work of hashing.
@@ -49,6 +51,7 @@ func (r PasswordRules) Check(password string, personal ...string) string {
 	if r.Short {
 		chars, score = minShortChars, minShortScore
 	}
+	password = norm.NFC.String(password)
 	switch {
 	case r.Short && utf8.RuneCountInString(password) < chars:
 		return "Has at least 8 characters."
@@ -82,9 +85,43 @@ func guessScore(password string, personal []string) int {
 		known = append(known, strings.FieldsFunc(p, func(r rune) bool { return strings.ContainsRune(" @.-_+", r) })...)
 	}
 	known = append(known, "factum")
+	for _, word := range known {
+		known = append(known, reversed(word))
+	}
 	if utf8.RuneCountInString(password) > scoredChars {
 		password = string([]rune(password)[:scoredChars])
 	}
-	score := func(s string) int { return zxcvbn.PasswordStrength(s, known, matching.FilterL33tMatcher).Score }
-	return min(score(password), score(plainSpelling.Replace(password)))
+	password = inASCII(password)
+	least := 4
+	for _, s := range []string{password, plainSpelling.Replace(password), repeatedPart(password)} {
+		least = min(least, zxcvbn.PasswordStrength(s, known, matching.FilterL33tMatcher).Score)
+	}
+	return least
+}
+
+// inASCII gives every other character a letter of its own, so that zxcvbn, which counts bytes, sees repetitions and sequences. What is
+// another form of an ASCII character becomes that (Unicode NFKC).
+func inASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			return r
+		}
+		return 'a' + r%26
+	}, norm.NFKC.String(s))
+}
+
+// repeatedPart is what an ASCII text repeats from its beginning to its end, or all of it. zxcvbn finds repetitions of one character only.
+func repeatedPart(s string) string {
+	for n := 1; n <= len(s)/2; n++ {
+		if s[n:] == s[:len(s)-n] {
+			return s[:n]
+		}
+	}
+	return s
+}
+
+func reversed(s string) string {
+	runes := []rune(s)
+	slices.Reverse(runes)
+	return string(runes)
 }

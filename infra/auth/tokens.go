@@ -54,6 +54,7 @@ func newSigner(k *keys, issuer string, now func() time.Time) (*signer, error) {
 	demanded := []jwt.ParserOption{
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(issuer), jwt.WithAudience(issuer),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(now),
+		jwt.WithLeeway(slack), // for iat and nbf; exp is exact
 	}
 	return &signer{
 		keys: k, issuer: issuer, now: now, parser: jwt.NewParser(demanded...), validator: jwt.NewValidator(demanded...), known: remembered,
@@ -99,7 +100,7 @@ func (s *signer) access(ctx context.Context, token string, sum [sha256.Size]byte
 		if err != nil {
 			return nil, err
 		}
-		if _, counts := with.verify[before.kid]; counts && s.validator.Validate(before.claims) == nil {
+		if _, counts := with.verify[before.kid]; counts && s.inTime(before.claims) && s.validator.Validate(before.claims) == nil {
 			return before.claims, nil
 		}
 		s.known.Remove(sum) // and verify says why it is good no longer
@@ -111,6 +112,9 @@ func (s *signer) access(ctx context.Context, token string, sum [sha256.Size]byte
 	s.known.Add(sum, known{c, kid})
 	return c, nil
 }
+
+// inTime tells whether the token has not expired, without the slack that its other times have.
+func (s *signer) inTime(c *claims) bool { return c.ExpiresAt.After(s.now()) }
 
 // verify checks signature, algorithm, issuer, audience, times and type, and says which key has signed. Errors: [ErrInvalidToken],
 // [ErrTokenExpired].
@@ -124,6 +128,9 @@ func (s *signer) verify(ctx context.Context, token, kind string) (c *claims, kid
 	}
 	c = &claims{}
 	_, err = s.parser.ParseWithClaims(token, c, func(t *jwt.Token) (any, error) {
+		if _, demands := t.Header["crit"]; demands {
+			return nil, errors.New("crit names what we do not understand") // RFC 7515 §4.1.11
+		}
 		var ok bool
 		if kid, ok = t.Header["kid"].(string); !ok {
 			return nil, errors.New("no kid")
@@ -137,6 +144,8 @@ func (s *signer) verify(ctx context.Context, token, kind string) (c *claims, kid
 	switch {
 	case err == nil && (c.Type != kind || uuid.Validate(c.Subject) != nil || uuid.Validate(c.Session) != nil || uuid.Validate(c.ID) != nil):
 		return nil, "", ErrInvalidToken
+	case err == nil && !s.inTime(c):
+		return nil, "", ErrTokenExpired
 	case errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) && c.Type == kind:
 		return nil, "", ErrTokenExpired
 	case err != nil:

@@ -55,8 +55,11 @@ var (
 	idText        = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 )
 
+const notUUID = "Not a valid UUID."
+
 // guard is the one place that decides who may call a route. The order is the contract's: token, form of the ids, administrator of the
-// platform or membership and role, and only then the body.
+// platform or membership and role, and only then the body. What is wrong with an id or a header is told with what is wrong with the body, if it
+// comes to that.
 func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	op := hc.Operation()
 	rule, ok := rules[op.Method+" "+op.Path]
@@ -72,7 +75,11 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 	}
 	ctx, err := s.admit(ctx, hc, rule)
 	if err != nil {
-		if p := problemOf(ctx, err); p.Status != http.StatusNotFound || !s.doneBefore(ctx, hc, rule) {
+		p := problemOf(ctx, err)
+		if wrong := noted(ctx); wrong != nil && p.Status < http.StatusInternalServerError {
+			p = Invalid(wrong)
+		}
+		if p.Status != http.StatusNotFound || !s.doneBefore(ctx, hc, rule) {
 			s.refuse(hc, rule, p)
 		}
 		return
@@ -89,8 +96,8 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		if ctx, err = s.identify(ctx, hc, rule); err != nil {
 			return ctx, err
 		}
-	} else if err := wellFormed(hc, rule); err != nil {
-		return ctx, err
+	} else {
+		noteIDs(ctx, hc, rule)
 	}
 	op, _ := hc.Operation().Metadata[opKey].(Op)
 	ctx, err := precondition(ctx, hc, op)
@@ -107,14 +114,14 @@ func (s *Server) identify(ctx context.Context, hc huma.Context, rule Rule) (cont
 		return ctx, refusedToken(rule, err)
 	}
 	if rule.Access == Refresh {
-		return context.WithValue(ctx, tokenKey{}, token), wellFormed(hc, rule)
+		noteIDs(ctx, hc, rule)
+		return context.WithValue(ctx, tokenKey{}, token), nil
 	}
 	claim, err := s.c.Auth.Claim(ctx, token)
 	if err != nil {
 		return ctx, refusedToken(rule, err)
 	}
-	malformed := wellFormed(hc, rule)
-	who, err := s.whoIs(ctx, hc, rule, claim, malformed == nil)
+	who, err := s.whoIs(ctx, hc, rule, claim)
 	if err != nil {
 		return ctx, refusedToken(rule, err)
 	}
@@ -126,13 +133,15 @@ func (s *Server) identify(ctx context.Context, hc huma.Context, rule Rule) (cont
 	if err := s.limit(ctx, hc, rule, "user", principal.UserID, s.c.Limits.User); err != nil {
 		return ctx, err
 	}
-	switch {
-	case principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson):
+	if principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson) {
 		return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
-	case malformed != nil:
-		return ctx, malformed
+	}
+	noteIDs(ctx, hc, rule)
+	switch {
 	case rule.Access == PlatformAdmin && !who.administrator:
 		return ctx, NewProblem(http.StatusForbidden, "", "Only administrators of the platform may do this.")
+	case rule.tenant() && !idText.MatchString(hc.Param("tenant_id")): // nobody can be its member
+		return ctx, Invalid(noted(ctx))
 	case rule.tenant():
 		return s.enter(ctx, hc, rule, who)
 	}
@@ -146,11 +155,11 @@ type caller struct {
 	member        []Membership // of the path's tenant: one, or none
 }
 
-// whoIs asks the database whether the claim holds, and what else it knows of who makes it, unless it was asked within this second. ids
-// tells whether those in the path are well formed. Errors: those of [auth.Claim.Principal].
-func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *auth.Claim, ids bool) (c caller, err error) {
+// whoIs asks the database whether the claim holds, and what else it knows of who makes it, unless it was asked within this second. Errors: those of [auth.Claim.Principal].
+func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *auth.Claim) (c caller, err error) {
 	tenant := strings.ToLower(hc.Param("tenant_id"))
-	remembers := ids && s.admissions.serve(hc, rule)
+	inside := rule.tenant() && idText.MatchString(tenant)
+	remembers := inside && s.admissions.serve(hc, rule)
 	key := admissionKey{claim.Sum(), tenant}
 	var as admission
 	if remembers {
@@ -160,12 +169,12 @@ func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *a
 		}
 	}
 	switch {
-	case ids && rule.Access == PlatformAdmin:
+	case rule.Access == PlatformAdmin:
 		_, err = s.ask(ctx, Directory(), 0, func(schema string) readmodel.Query {
 			c.administrator = false
 			return administration(schema, claim.UserID(), func() { c.administrator = true })
 		}, claim.Queue)
-	case ids && rule.tenant():
+	case inside:
 		_, err = s.ask(ctx, Directory(), 0, func(schema string) readmodel.Query {
 			c.member = nil
 			return membership(schema, claim, tenant, rule.Access == AdminOfDeleted, func(m Membership) { c.member = append(c.member, m) })
@@ -190,13 +199,10 @@ func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *a
 // enter lets a member into a tenant, in the member's role. It answers [NotFound] alike for a tenant that does not exist, is not ready, is
 // deleted (unless that is allowed), or is not the caller's.
 func (s *Server) enter(ctx context.Context, hc huma.Context, rule Rule, who caller) (context.Context, error) {
-	if len(who.member) == 0 || who.by.Machine() && who.by.TenantID != who.member[0].ID {
+	if len(who.member) == 0 {
 		return ctx, NotFound()
 	}
 	m := who.member[0]
-	if who.by.Machine() {
-		m.Role = who.by.Role
-	}
 	if err := s.limit(ctx, hc, rule, "tenant", m.ID, s.c.Limits.Tenant); err != nil {
 		return ctx, err
 	}
@@ -207,18 +213,13 @@ func (s *Server) enter(ctx context.Context, hc huma.Context, rule Rule, who call
 	return context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach), nil
 }
 
-// wellFormed names the ids in the path that are none.
-func wellFormed(hc huma.Context, rule Rule) error {
-	malformed := map[string][]string{}
+// noteIDs notes the ids in the path that are none.
+func noteIDs(ctx context.Context, hc huma.Context, rule Rule) {
 	for _, name := range pathParameter.FindAllStringSubmatch(rule.Path, -1) {
 		if !idText.MatchString(hc.Param(name[1])) {
-			malformed[name[1]] = []string{"Not a valid UUID."}
+			note(ctx, name[1], notUUID)
 		}
 	}
-	if len(malformed) > 0 {
-		return Invalid(malformed)
-	}
-	return nil
 }
 
 var errNoToken = errors.New("httpapi: no bearer token")
@@ -309,15 +310,18 @@ const (
 	membershipColumns = tenantColumns + `m.role, m.joined_at`
 	memberships       = `%[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
 		where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
-	// machineColumns shows the tenant of an API key as a membership that is as old as the tenant. The role is the key's.
-	machineColumns = tenantColumns + `'', t.created_at`
-	machines       = `%[1]s.tenants t where (t.is_active or $1) and t.provisioned and t.id = $2`
+	// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant. A key holds as long as
+	// who made it is an admin of the tenant, or a former one would still have access, and could return with it.
+	machineColumns = tenantColumns + `k.role, t.created_at`
+	machines       = `auth.api_keys k join %[1]s.tenants t on t.id = k.tenant_id
+		join %[1]s.memberships m on m.tenant_id = k.tenant_id and m.user_id = k.created_by and m.role = 'admin'
+		where k.id = $1 and (t.is_active or $2) and t.provisioned`
 )
 
 // membership asks for the caller's membership of a tenant; of an API key, for the tenant.
 func membership(schema string, by *auth.Claim, tenant string, deletedToo bool, found func(Membership)) readmodel.Query {
 	q := readmodel.Query{
-		Columns: membershipColumns, From: fmt.Sprintf(memberships, schema) + ` and m.tenant_id = $3`, Args: []any{by.UserID(), deletedToo, tenant},
+		Columns: membershipColumns, From: memberships, Args: []any{by.UserID(), deletedToo, tenant},
 		Row: func(row pgx.CollectableRow) error {
 			m, err := scanMembership(row)
 			found(m)
@@ -325,8 +329,9 @@ func membership(schema string, by *auth.Claim, tenant string, deletedToo bool, f
 		},
 	}
 	if by.Machine() {
-		q.Columns, q.From, q.Args = machineColumns, fmt.Sprintf(machines, schema), []any{deletedToo, tenant}
+		q.Columns, q.From = machineColumns, machines
 	}
+	q.From = fmt.Sprintf(q.From, schema) + ` and t.id = $3`
 	return q
 }
 

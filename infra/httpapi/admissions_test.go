@@ -30,7 +30,7 @@ func TestAnAdmissionIsForgotten(t *testing.T) {
 		"not when the tenant's documents move": {func(_ *Server, _ *ends, moves *readmodel.Moves, _ *time.Duration) {
 			moves.Announce("documents", logOf(tenant), 7)
 		}, true},
-		"after a second": {func(_ *Server, _ *ends, _ *readmodel.Moves, age *time.Duration) { *age = rememberFor }, false},
+		"after a second":      {func(_ *Server, _ *ends, _ *readmodel.Moves, age *time.Duration) { *age = rememberFor }, false},
 		"when a session ends": {func(_ *Server, e *ends, _ *readmodel.Moves, _ *time.Duration) { e.count++ }, false},
 		"when the directory moves": {func(_ *Server, _ *ends, moves *readmodel.Moves, _ *time.Duration) {
 			moves.Announce("directory", "platform", 7)

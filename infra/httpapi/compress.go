@@ -25,7 +25,7 @@ type encoder interface {
 	Reset(io.Writer)
 }
 
-// encoders are the codings that clients may ask for, the preferred first. Speed counts: answers are read once.
+// encoders are the codings that clients may ask for; of those that a client likes equally the first is used. Speed counts: answers are read once.
 var encoders = []struct {
 	coding string
 	pool   *sync.Pool
@@ -40,18 +40,25 @@ var encoders = []struct {
 	}}},
 }
 
-// accepts tells whether an Accept-Encoding (RFC 9110 §12.5.3) names the coding, and not with the weight 0.
-func accepts(header, coding string) bool {
+// weight is the one that an Accept-Encoding (RFC 9110 §12.5.3) gives the coding: 0, for one that must not be used, to 1. What it does not name
+// is not used, for "*" may be said without thinking.
+func weight(header, coding string) float64 {
 	for item := range strings.SplitSeq(header, ",") {
-		name, weight, _ := strings.Cut(item, ";")
+		name, parameter, weighed := strings.Cut(item, ";")
 		if !strings.EqualFold(strings.TrimSpace(name), coding) {
 			continue
 		}
-		_, q, weighed := strings.Cut(weight, "=")
-		value, err := strconv.ParseFloat(strings.TrimSpace(q), 64)
-		return !weighed || (err == nil && value > 0)
+		if !weighed {
+			return 1
+		}
+		q, value, _ := strings.Cut(parameter, "=")
+		w, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil || !strings.EqualFold(strings.TrimSpace(q), "q") || !(w >= 0 && w <= 1) {
+			return 0
+		}
+		return w
 	}
-	return false
+	return 0
 }
 
 // compress does so with texts that are gathered in memory. Contents of files are left as they are, and so is what holds a secret: its length
@@ -63,12 +70,19 @@ func compress(c fiber.Ctx, secret bool) error {
 		return nil
 	}
 	c.Vary(fiber.HeaderAcceptEncoding)
-	for _, e := range encoders {
-		if c.Method() != fiber.MethodHead && accepts(c.Get(fiber.HeaderAcceptEncoding), e.coding) {
-			return encode(c, e.coding, e.pool)
+	if c.Method() == fiber.MethodHead {
+		return nil
+	}
+	best, most := -1, 0.0
+	for i, e := range encoders {
+		if w := weight(c.Get(fiber.HeaderAcceptEncoding), e.coding); w > most {
+			best, most = i, w
 		}
 	}
-	return nil
+	if best < 0 {
+		return nil
+	}
+	return encode(c, encoders[best].coding, encoders[best].pool)
 }
 
 func encode(c fiber.Ctx, coding string, pool *sync.Pool) error {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/gofiber/fiber/v3"
@@ -21,7 +20,7 @@ import (
 var page embed.FS
 
 // docsPolicy lets the page run its own scripts and call this server, and nothing else.
-const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
+const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 // documents are the descriptions as they were at the first request; routes are registered before that.
 type documents struct {
@@ -92,7 +91,7 @@ func (s *Server) docsAsset(c fiber.Ctx) error {
 	case "favicon-32x32.png":
 		return sendFile(c, static.FS, name, kind)
 	}
-	if strings.Contains(c.Get(fiber.HeaderAcceptEncoding), "gzip") {
+	if weight(c.Get(fiber.HeaderAcceptEncoding), "gzip") > 0 {
 		c.Set(fiber.HeaderContentEncoding, "gzip")
 		return sendFile(c, static.FS, name+".gz", kind)
 	}
@@ -122,7 +121,7 @@ func sendFile(c fiber.Ctx, from fs.FS, name, kind string) error {
 func send(c fiber.Ctx, raw []byte, kind string) error {
 	c.Set("Content-Security-Policy", docsPolicy)
 	c.Set(fiber.HeaderCacheControl, "public, max-age=3600")
-	c.Set(fiber.HeaderVary, fiber.HeaderAcceptEncoding)
+	c.Vary(fiber.HeaderAcceptEncoding)
 	c.Set(fiber.HeaderContentType, kind)
 	return c.Status(http.StatusOK).Send(raw)
 }

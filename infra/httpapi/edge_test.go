@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/andybalholm/brotli"
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v3"
 )
 
@@ -46,6 +49,9 @@ func TestTextsAreCompressedAsTheClientPrefers(t *testing.T) {
 		{"/json", "br", "br", `"d3.br"`},
 		{"/json", "gzip, deflate, br", "br", `"d3.br"`},
 		{"/json", "GZIP;q=0.5, br;q=0", "gzip", `"d3.gzip"`},
+		{"/json", "br;q=0.2, gzip ; q=0.8", "gzip", `"d3.gzip"`},
+		{"/json", "gzip;q=0.8, br;q=0.8", "br", `"d3.br"`},
+		{"/json", "gzip;q=2, br;level=3", "", `"d3"`},
 		{"/json", "identity", "", `"d3"`},
 		{"/json", "", "", `"d3"`},
 		{"/short", "br", "", `"d3"`},
@@ -110,6 +116,19 @@ func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 	}
 }
 
+func TestFilesOfTheDocumentationAreCompressedForThoseWhoSaySo(t *testing.T) {
+	addr := serve(t, New(Config{Origins: []string{"https://app.example"}}))
+	for accept, want := range map[string]string{"gzip": "gzip", "gzip;q=0": "", "x-gzip": "", "": ""} {
+		resp, _ := raw(t, addr, get("/api/docs/swagger-ui-bundle.js", "Accept-Encoding: "+accept, "Origin: https://app.example"))
+		if got := resp.Header.Get("Content-Encoding"); got != want {
+			t.Errorf("%q: Content-Encoding %q", accept, got)
+		}
+		if vary := strings.Join(resp.Header.Values("Vary"), ", "); !strings.Contains(vary, "Origin") || !strings.Contains(vary, "Accept-Encoding") {
+			t.Errorf("Vary %q", vary)
+		}
+	}
+}
+
 func TestAnswersTellBrowsersWhatNotToDo(t *testing.T) {
 	for tls, want := range map[bool]string{true: "max-age=31536000", false: ""} {
 		resp, _ := raw(t, serve(t, New(Config{TLS: tls})), get("/health"))
@@ -118,14 +137,23 @@ func TestAnswersTellBrowsersWhatNotToDo(t *testing.T) {
 		}
 	}
 	addr := serve(t, New(Config{}))
-	for path, policy := range map[string]string{"/health": "default-src 'none'; frame-ancestors 'none'", "/nowhere": "default-src 'none'; frame-ancestors 'none'", "/api/docs/": docsPolicy} {
-		resp, _ := raw(t, addr, get(path))
+	const nothing = "default-src 'none'; frame-ancestors 'none'"
+	for path, policy := range map[string]string{
+		get("/health"): nothing, get("/nowhere"): nothing, get("/api/docs/"): docsPolicy, "BREW / HTTP/1.1\r\nHost: x\r\n\r\n": nothing,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": nothing, "nonsense\r\n\r\n": nothing, get("/health", "X-Long: "+strings.Repeat("x", 17<<10)): nothing,
+		"GET /health HTTP/1.0\r\n\r\n": nothing, "OPTIONS /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n": nothing,
+	} {
+		resp, _ := raw(t, addr, path)
+		path = fmt.Sprintf("%.30q", path)
+		if _, err := http.ParseTime(resp.Header.Get("Date")); err != nil || resp.Header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: Date %q, X-Request-Id %q", path, resp.Header.Get("Date"), resp.Header.Get("X-Request-Id"))
+		}
 		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Content-Security-Policy": policy} {
 			if got := resp.Header.Get(name); got != want {
 				t.Errorf("%s: %s %q; want %q", path, name, got, want)
 			}
 		}
-		if path != "/api/docs/" && resp.Header.Get("Cache-Control") != "no-store" {
+		if policy == nothing && resp.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: Cache-Control %q", path, resp.Header.Get("Cache-Control"))
 		}
 	}
@@ -188,6 +216,115 @@ func TestAClientThatTricklesIsCutOff(t *testing.T) {
 		case <-tick.C:
 			if _, err := fmt.Fprintf(conn, "X-%d: y\r\n", i); err != nil {
 				tick.Stop() // it is closed; the reader says so too
+			}
+		}
+	}
+}
+
+// TestABodyThatStallsIsAnswered408 sends no more than a part of a body and waits. What is not JSON, or has a length that was not announced, is read by
+// other code.
+func TestABodyThatStallsIsAnswered408(t *testing.T) {
+	const within = 300 * time.Millisecond
+	s := New(Config{headerWithin: within})
+	type named struct {
+		Body struct {
+			Name string `json:"name"`
+		}
+	}
+	ran := make(chan string, 1)
+	op := Op{ID: "test-json", Method: http.MethodPost, Path: "/api/auth/login", Accepts: true}
+	Route(s.API(), op, func(context.Context, *named) (*struct{}, error) {
+		ran <- "the JSON route"
+		return nil, nil //nolint:nilnil // it must not come to that
+	})
+	operationOf(s.API(), op).BodyReadTimeout = within
+	s.app.Post("/upload", func(c fiber.Ctx) error {
+		ctx, cancel := context.WithTimeout(c.Context(), within)
+		defer cancel()
+		in, err := Inflow(huma.WithContext(humafiber.NewContext(operationOf(s.API(), op), c), ctx), 1<<30)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, in)
+		return err
+	})
+	addr := serve(t, s)
+	some := `{"name":"` + strings.Repeat("x", 100)
+	for name, c := range map[string]struct{ path, length, body, instance string }{
+		"not a byte":            {"/api/auth/login", "Content-Length: 1000", "", "/"}, // it is read before anybody knows the route
+		"a few bytes":           {"/api/auth/login", "Content-Length: 1000", some, "/api/auth/login"},
+		"much, but not all":     {"/api/auth/login", "Content-Length: 900000", some + strings.Repeat("x", 500_000), "/api/auth/login"},
+		"half a chunk":          {"/api/auth/login", "Transfer-Encoding: chunked", "fff\r\n" + some, "/api/auth/login"},
+		"no last chunk":         {"/api/auth/login", "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n", len(some), some), "/api/auth/login"},
+		"an upload":             {"/upload", "Content-Length: 100000000", strings.Repeat("x", 2<<20), "/upload"},
+		"an upload of no bytes": {"/upload", "Content-Length: 1000", "x", "/upload"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			resp, body := raw(t, addr, "POST "+c.path+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+c.length+"\r\n\r\n"+c.body)
+			wantProblem(t, resp, body, http.StatusRequestTimeout, "request_timeout")
+			var p Problem
+			if err := json.Unmarshal(body, &p); err != nil || p.Instance != c.instance {
+				t.Errorf("instance %q, %v; want %q", p.Instance, err, c.instance)
+			}
+			if took := time.Since(began); took < within || took > within+drainFor {
+				t.Errorf("it took %v; want a little more than %v", took, within)
+			}
+			if !resp.Close {
+				t.Error("the connection stays open, and the rest of the body would be taken for a request")
+			}
+		})
+	}
+	select {
+	case what := <-ran:
+		t.Error("half a body was taken by", what)
+	default:
+	}
+}
+
+// TestALongLineIsNamedForWhatItIs has, before a header that is too long, a body without a line feed.
+func TestALongLineIsNamedForWhatItIs(t *testing.T) {
+	addr := serve(t, New(Config{}))
+	var d net.Dialer
+	for what, next := range map[string]string{
+		"431 request_header_fields_too_large": "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("x", 20<<10),
+		"414 uri_too_long":                    "GET /health?" + strings.Repeat("x", 20<<10),
+	} {
+		conn, err := d.DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n"+strings.Repeat("x", 30000)+next); err != nil {
+			t.Fatal(err)
+		}
+		answers := bufio.NewReader(conn)
+		for _, want := range []string{"404 not_found", what} {
+			resp, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var p Problem
+			err = json.NewDecoder(resp.Body).Decode(&p)
+			if got := fmt.Sprint(resp.StatusCode, " ", p.Fault.Code); err != nil || got != want {
+				t.Errorf("%s, %v; want %s", got, err, want)
+			}
+			resp.Body.Close()
+		}
+	}
+}
+
+// TestAnswersDoNotDependOnAccept has headers that clients send without thinking: none is worth to be refused what was asked for.
+func TestAnswersDoNotDependOnAccept(t *testing.T) {
+	addr := serve(t, New(Config{}))
+	for _, accept := range []string{"", "*/*", "text/html", "application/xml;q=0.9", "application/json;q=0", "nonsense"} {
+		for path, kind := range map[string]string{"/health": "application/json", "/nowhere": problemType} {
+			resp, body := raw(t, addr, get(path, "Accept: "+accept))
+			if resp.Header.Get("Content-Type") != kind || resp.StatusCode == http.StatusNotAcceptable || !json.Valid(body) {
+				t.Errorf("%s, Accept %q: %d %s %s", path, accept, resp.StatusCode, resp.Header.Get("Content-Type"), body)
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -42,16 +43,38 @@ func ReadJSON(data []byte, v any) error {
 // maxJSONDepth is how deep a body may be nested; none of ours has more than three levels.
 const maxJSONDepth = 64
 
-// These begin messages that go on with a field's name: huma keeps nothing of an error but its text.
+// These begin messages that go on with what is in question: huma keeps nothing of an error but its text.
 const (
-	repeatedKey = "the key is given more than once: "
-	misfitting  = "the value does not fit: "
+	repeatedKey = "keys are given more than once: " // and then their names, a JSON array
+	misfitting  = "the value does not fit: "        // and then the field's name
 )
 
-// unambiguous refuses what readers of JSON understand differently (RFC 8259 §4, §8.2). Malformed JSON is left to those who read it.
+func repeatedKeys(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	raw, err := json.Marshal(names)
+	if err != nil {
+		return fmt.Errorf("httpapi: name repeated keys: %w", err)
+	}
+	return errors.New(repeatedKey + string(raw))
+}
+
+// keysOf reads what follows repeatedKey.
+func keysOf(array string) (keys []string) {
+	if err := json.Unmarshal([]byte(array), &keys); err != nil { // we wrote it
+		return []string{"_schema"}
+	}
+	return keys
+}
+
+// unambiguous refuses what readers of JSON understand differently (RFC 8259 §4, §6, §8.1, §8.2). Malformed JSON is left to those who read it.
 func unambiguous(data []byte) error {
 	if !utf8.Valid(data) {
 		return errors.New("the body is not valid UTF-8")
+	}
+	if bytes.HasPrefix(data, []byte("\ufeff")) {
+		return errors.New("the body begins with a byte order mark")
 	}
 	if halfPair(data) {
 		return errors.New("the body has half of a surrogate pair")
@@ -62,12 +85,25 @@ func unambiguous(data []byte) error {
 		valued bool            // its value comes next
 	}
 	var levels []level
+	path := func() string {
+		var keys []string
+		for _, l := range levels {
+			if l.seen != nil {
+				keys = append(keys, l.key)
+			}
+		}
+		return strings.Join(keys, ".")
+	}
+	var repeated []string
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	for {
 		token, err := d.Token()
-		if err != nil {
-			return nil //nolint:nilerr // the end, or malformed
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil // malformed
+		}
+		if err != nil || len(repeated) == maxFields {
+			return repeatedKeys(repeated)
 		}
 		top := &level{}
 		if len(levels) > 0 {
@@ -81,16 +117,15 @@ func unambiguous(data []byte) error {
 		case top.seen != nil && !top.valued: // a key; the decoder takes nothing else here
 			top.key, top.valued = token.(string), true
 			if top.seen[top.key] {
-				var path []string
-				for _, l := range levels {
-					if l.seen != nil {
-						path = append(path, l.key)
-					}
-				}
-				return errors.New(repeatedKey + strings.Join(path, "."))
+				repeated = append(repeated, path())
 			}
 			top.seen[top.key] = true
 			continue
+		}
+		if number, ok := token.(json.Number); ok {
+			if _, err := number.Float64(); err != nil {
+				return errors.New(misfitting + path())
+			}
 		}
 		top.valued = false // the value begins; what follows its end is a key
 		if delimiter == '{' || delimiter == '[' {

@@ -34,15 +34,23 @@ func (r Rule) unlimited() bool { return r.Path == "/" || strings.HasSuffix(r.Pat
 // (draft-ietf-httpapi-ratelimit-headers-10) what is left; an answer has an item for each scope that the request has passed. key "" is
 // not limited.
 func (s *Server) limit(ctx context.Context, hc huma.Context, rule Rule, scope, key string, q ratelimit.Quota) error {
-	if s.c.Limits.Limiter == nil || q.Off() || key == "" || rule.unlimited() {
+	if rule.unlimited() {
+		return nil
+	}
+	return s.take(ctx, hc.AppendHeader, scope, key, q)
+}
+
+// take is [Server.limit] for a request that no route serves, too.
+func (s *Server) take(ctx context.Context, tell func(name, value string), scope, key string, q ratelimit.Quota) error {
+	if s.c.Limits.Limiter == nil || q.Off() || key == "" {
 		return nil
 	}
 	v, err := s.c.Limits.Limiter.Take(ctx, scope, key, q)
 	if err != nil {
 		return err
 	}
-	hc.AppendHeader("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", scope, q.Requests, int(q.Window.Seconds())))
-	hc.AppendHeader("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", scope, v.Remaining, seconds(v.Reset)))
+	tell("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", scope, q.Requests, int(q.Window.Seconds())))
+	tell("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", scope, v.Remaining, seconds(v.Reset)))
 	if v.Admitted {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -29,6 +30,25 @@ func (l lingering) Accept() (net.Conn, error) {
 type lingeringConn struct {
 	net.Conn
 	unread atomic.Bool // a body was not read to its end
+	line   int         // bytes that were read behind the last line feed
+}
+
+// Read implements net.Conn.
+func (c *lingeringConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if at := bytes.LastIndexByte(p[:n], '\n'); at >= 0 {
+		c.line = n - at - 1
+	} else {
+		c.line += n
+	}
+	return n, err
+}
+
+// longRequestLine tells, of a connection whose next request has filled the buffer for its header, whether the request line alone did: a line
+// feed that is not among the buffer's bytes ended no request line.
+func longRequestLine(conn net.Conn) bool {
+	c, ok := conn.(*lingeringConn)
+	return ok && c.line >= maxHeaderBytes
 }
 
 // Close implements net.Conn. After an unread body it says that nothing more will come, and listens for a moment.

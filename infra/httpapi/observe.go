@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/gofiber/fiber/v3"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
 
 	"github.com/factum-platform/factum/infra/clientaddr"
 	"github.com/factum-platform/factum/infra/tenants"
@@ -31,7 +33,26 @@ type request struct {
 	client    Client
 	tags      []string // of the answer; see Tag
 	tagWhole  bool
-	secret    bool // the answer must not be compressed; see Op.Secret
+	secret    bool                // the answer must not be compressed; see Op.Secret
+	wrong     map[string][]string // by field; see note
+}
+
+// note keeps what is wrong with a path or a header until the body was looked at, so that one answer tells it all; no handler runs then.
+func note(ctx context.Context, field, message string) {
+	if r := requestOf(ctx); r != nil {
+		if r.wrong == nil {
+			r.wrong = map[string][]string{}
+		}
+		r.wrong[field] = []string{message}
+	}
+}
+
+// noted is what is wrong by then; nil when nothing is.
+func noted(ctx context.Context) map[string][]string {
+	if r := requestOf(ctx); r != nil {
+		return r.wrong
+	}
+	return nil
 }
 
 // Client is what is known of who sent a request. It is personal data: not for logs.
@@ -78,24 +99,16 @@ func traceOf(header string) string {
 // observe is the outermost layer: ids, headers, the error form, panics, metrics and the log line.
 func (s *Server) observe(c fiber.Ctx) error {
 	start := time.Now()
-	r := &request{id: c.Get("X-Request-Id"), client: Client{s.clientAddress(c), c.Get("User-Agent")}}
-	if !idForm.MatchString(r.id) {
-		r.id = uuid.NewString()
-	}
+	r := &request{id: requestID(c.RequestCtx()), client: Client{s.clientAddress(c), c.Get("User-Agent")}}
 	r.trace = traceOf(c.Get("Traceparent"))
 	c.SetContext(context.WithValue(s.base, requestKey{}, r))
-	c.Set("Date", start.UTC().Format(http.TimeFormat))
-	c.Set("X-Request-Id", r.id)
-	c.Set("X-Content-Type-Options", "nosniff")
-	c.Set("X-Frame-Options", "DENY")
-	c.Set("Referrer-Policy", "no-referrer")
-	c.Set("Cache-Control", "no-store")
-	c.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	if s.c.TLS {
-		c.Set("Strict-Transport-Security", "max-age=31536000")
-	}
+	s.protect(c.RequestCtx(), r.id)
 
-	if err := s.handle(c); err != nil {
+	err := s.handle(c)
+	if err != nil && r.route == "" {
+		err = s.searched(c, err)
+	}
+	if err != nil {
 		c.Response().ResetBody()
 		if err := s.answerError(c, err); err != nil {
 			return err
@@ -129,6 +142,36 @@ func (s *Server) observe(c fiber.Ctx) error {
 	}
 	s.c.Logger.LogAttrs(c.Context(), level, "request", attrs...)
 	return nil
+}
+
+// requestID is the request's own id, or one that is drawn.
+func requestID(c *fasthttp.RequestCtx) string {
+	if id := string(c.Request.Header.Peek("X-Request-Id")); idForm.MatchString(id) {
+		return id
+	}
+	return uuid.NewString()
+}
+
+// protect sets the headers that every answer has, unless its route says otherwise.
+func (s *Server) protect(c *fasthttp.RequestCtx, id string) {
+	h := &c.Response.Header
+	h.Set("X-Request-Id", id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if s.c.TLS {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+}
+
+// searched counts a request that no route serves by its network address, so that who looks around is limited too.
+func (s *Server) searched(c fiber.Ctx, err error) error {
+	ctx, cancel := context.WithTimeout(c.Context(), usualLimit)
+	defer cancel()
+	tell := func(name, value string) { c.Append(name, value) }
+	return cmp.Or(s.take(ctx, tell, "address", networkOf(ClientOf(ctx).Address), s.c.Limits.Address), err)
 }
 
 // clientAddress is whom the connection's other end speaks for; see [Config.Proxies].
@@ -178,7 +221,7 @@ func leaveNothingUnread(c fiber.Ctx) {
 		return
 	}
 	conn := c.RequestCtx().Conn()
-	if conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
+	if c.Response().StatusCode() != http.StatusRequestTimeout && conn.SetReadDeadline(time.Now().Add(drainFor)) == nil {
 		if _, err := io.CopyN(io.Discard, body, drainBytes); errors.Is(err, io.EOF) {
 			return
 		}

@@ -44,6 +44,11 @@ func (s *Server) once(hc huma.Context, rule Rule, next func(huma.Context)) {
 		return
 	}
 	ctx := hc.Context()
+	if !keyForm.MatchString(r.Key) {
+		note(ctx, idempotencyKey, "Has 1 to 200 visible ASCII characters without blanks.")
+		next(hc)
+		return
+	}
 	claim, answer, err := s.begin(ctx, hc, op, r)
 	switch {
 	case err != nil:
@@ -56,9 +61,6 @@ func (s *Server) once(hc huma.Context, rule Rule, next func(huma.Context)) {
 }
 
 func (s *Server) begin(ctx context.Context, hc huma.Context, op Op, r idempotency.Request) (*idempotency.Claim, *idempotency.Answer, error) {
-	if !keyForm.MatchString(r.Key) {
-		return nil, nil, Invalid(map[string][]string{idempotencyKey: {"Has 1 to 200 visible ASCII characters without blanks."}})
-	}
 	r.Owner = ownerOf(ctx)
 	body, err := s.gathered(hc, op)
 	if err != nil {

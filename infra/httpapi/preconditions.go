@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,24 +56,29 @@ var (
 	partForm = regexp.MustCompile(`^([a-z])([0-9]{1,19})$`)
 )
 
-// tagsOf takes a list of entity tags apart; nil stands for *.
-func tagsOf(name, header string) ([]string, error) {
+// tagsOf takes a list of entity tags apart; nil stands for *. It is false for what is no such list.
+func tagsOf(header string) ([]string, bool) {
 	if strings.TrimSpace(header) == "*" {
-		return nil, nil
+		return nil, true
 	}
 	tags := []string{}
 	for _, tag := range strings.Split(header, ",") {
 		if tag = strings.TrimSpace(tag); !tagForm.MatchString(tag) {
-			return nil, Invalid(map[string][]string{name: {`Is * or a list of entity tags such as "d3".`}})
+			return nil, false
 		}
 		tags = append(tags, tag)
 	}
-	return tags, nil
+	return tags, true
+}
+
+// lines is a header that may come in several lines, as one (RFC 9110 §5.3).
+func lines(hc huma.Context, name string) string {
+	return string(bytes.Join(humafiber.Unwrap(hc).Request().Header.PeekAll(name), []byte(", ")))
 }
 
 // precondition reads If-Match. A weak tag never matches (RFC 9110 §13.1.1).
 func precondition(ctx context.Context, hc huma.Context, op Op) (context.Context, error) {
-	header := hc.Header("If-Match")
+	header := lines(hc, "If-Match")
 	if op.Versioned == "" || op.Method == http.MethodGet {
 		return ctx, nil
 	}
@@ -82,9 +88,12 @@ func precondition(ctx context.Context, hc huma.Context, op Op) (context.Context,
 		}
 		return ctx, nil
 	}
-	tags, err := tagsOf("If-Match", header)
-	if err != nil || tags == nil {
-		return ctx, err
+	tags, ok := tagsOf(header)
+	if !ok {
+		note(ctx, "If-Match", `Is * or a list of entity tags such as "d3".`)
+	}
+	if tags == nil {
+		return ctx, nil
 	}
 	versions := []uint64{}
 	for _, tag := range tags {
@@ -124,12 +133,12 @@ func tagged(hc huma.Context, next func(huma.Context)) {
 	}
 	tag := fmt.Sprintf("%q", strings.Join(parts, "."))
 	hc.SetHeader("Etag", tag)
-	known := hc.Header("If-None-Match")
+	known := lines(hc, "If-None-Match")
 	if hc.Operation().Method != http.MethodGet || known == "" {
 		return
 	}
-	tags, err := tagsOf("If-None-Match", known)
-	if err != nil {
+	tags, ok := tagsOf(known)
+	if !ok {
 		return // as if it were not there: the whole answer is never wrong
 	}
 	for _, t := range tags {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -47,6 +49,21 @@ func Invalid(details map[string][]string) *Problem {
 	p := NewProblem(http.StatusBadRequest, validation, "The request did not pass validation.")
 	p.Fault.Details = details
 	return p
+}
+
+// wrongFields is what an input's own check finds; see [Wrong].
+type wrongFields map[string][]string
+
+// Error implements error.
+func (w wrongFields) Error() string { return fmt.Sprintf("httpapi: %d fields are not valid", len(w)) }
+
+// Wrong is for an input's Resolve (huma.Resolver): what is wrong besides what the schema says, with the messages per field. One answer tells
+// both; of a field that the schema refuses already, or of a body that is no such object at all, it tells the schema's messages alone.
+func Wrong(details map[string][]string) []error {
+	if len(details) == 0 {
+		return nil
+	}
+	return []error{wrongFields(details)}
 }
 
 // NotFound returns the uniform 404 that does not tell what exists from what is not the caller's business.
@@ -117,12 +134,12 @@ var codes = map[int]string{
 	http.StatusForbidden:                   "forbidden",
 	http.StatusNotFound:                    "not_found",
 	http.StatusMethodNotAllowed:            "method_not_allowed",
-	http.StatusNotAcceptable:               "not_acceptable",
 	http.StatusRequestTimeout:              "request_timeout",
 	http.StatusConflict:                    "conflict",
 	http.StatusPreconditionFailed:          "precondition_failed",
 	http.StatusPreconditionRequired:        "precondition_required",
 	http.StatusRequestEntityTooLarge:       "payload_too_large",
+	http.StatusRequestURITooLong:           "uri_too_long",
 	http.StatusUnsupportedMediaType:        "unsupported_media_type",
 	http.StatusTooManyRequests:             "too_many_requests",
 	http.StatusRequestHeaderFieldsTooLarge: "request_header_fields_too_large",
@@ -178,8 +195,18 @@ var takeOver = sync.OnceFunc(func() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		return fromHuma(status, message, errs)
 	}
-	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
-		return fromHuma(status, message, errs)
+	huma.NewErrorWithContext = func(hc huma.Context, status int, message string, errs ...error) huma.StatusError {
+		p := fromHuma(status, message, errs)
+		if wrong := noted(hc.Context()); wrong != nil && p.Status == http.StatusBadRequest {
+			details := maps.Clone(wrong) // in our words, where the schema has said it too
+			for field, messages := range p.Fault.Details {
+				if details[field] == nil {
+					details[field] = messages
+				}
+			}
+			p.Fault.Details = details
+		}
+		return p
 	}
 })
 
@@ -196,8 +223,8 @@ func fromHuma(status int, message string, errs []error) *Problem {
 		return NewProblem(status, "", "The request body is too large.")
 	case status == http.StatusRequestTimeout:
 		return NewProblem(status, "", "The request body did not arrive in time.")
-	case status == http.StatusBadRequest && repeats(errs):
-		return Invalid(fieldMessages(errs))
+	case status == http.StatusBadRequest && ambiguous(errs):
+		return Invalid(fieldMessages(unchecked(errs)))
 	case status == http.StatusBadRequest:
 		p := NewProblem(status, "", "The request body is missing or is not valid JSON.")
 		p.Fault.Details = fieldMessages(errs)
@@ -207,11 +234,23 @@ func fromHuma(status int, message string, errs []error) *Problem {
 	}
 }
 
-// repeats tells whether a body has a key twice: it is JSON, but not valid here.
-func repeats(errs []error) bool {
+// ambiguous tells whether a body has a key twice, or a number that nobody can hold: it is JSON, but not valid here.
+func ambiguous(errs []error) bool {
 	return slices.ContainsFunc(errs, func(err error) bool {
 		var d huma.ErrorDetailer
-		return errors.As(err, &d) && strings.HasPrefix(d.ErrorDetail().Message, repeatedKey)
+		if !errors.As(err, &d) {
+			return false
+		}
+		message := d.ErrorDetail().Message
+		return strings.HasPrefix(message, repeatedKey) || strings.HasPrefix(message, misfitting)
+	})
+}
+
+// unchecked leaves out what an input's own check found in a body that means nothing for certain.
+func unchecked(errs []error) []error {
+	return slices.DeleteFunc(slices.Clone(errs), func(err error) bool {
+		var w wrongFields
+		return errors.As(err, &w)
 	})
 }
 
@@ -220,15 +259,21 @@ var missingField = regexp.MustCompile(`^expected required property (\S+) to be p
 const (
 	// maxFields is how many fields a refusal names; a body can have a hundred thousand that are unknown.
 	maxFields     = 100
-	maxFieldChars = 200 // of a name, which the client may have invented
+	maxFieldChars = 200 // of a name
 )
 
 func fieldMessages(errs []error) map[string][]string {
 	out := map[string][]string{}
+	var own []wrongFields
 	for _, err := range errs {
 		if len(out) == maxFields {
 			out["_schema"] = append(out["_schema"], "There is more that is wrong.")
 			break
+		}
+		var w wrongFields
+		if errors.As(err, &w) {
+			own = append(own, w)
+			continue
 		}
 		var d huma.ErrorDetailer
 		if !errors.As(err, &d) {
@@ -248,19 +293,50 @@ func fieldMessages(errs []error) map[string][]string {
 				field += "." + m[1]
 			}
 		}
-		if key, ok := strings.CutPrefix(message, repeatedKey); ok {
-			field, message = key, "Given more than once."
+		if keys, ok := strings.CutPrefix(message, repeatedKey); ok {
+			for _, key := range keysOf(keys) {
+				out[shortened(key)] = []string{"Given more than once."}
+			}
+			continue
 		}
 		if key, ok := strings.CutPrefix(message, misfitting); ok {
 			field, message = cmp.Or(key, "_schema"), "Larger or more exact than this can be."
 		}
-		if field = strings.ToValidUTF8(field, "�"); len(field) > maxFieldChars {
-			field = strings.ToValidUTF8(field[:maxFieldChars], "") + "…"
+		field = shortened(field)
+		if message = plainly(message); !slices.Contains(out[field], message) {
+			out[field] = append(out[field], message)
 		}
-		out[field] = append(out[field], message)
+	}
+	if out["_schema"] == nil { // else it is not the object that the check takes it for
+		for _, w := range own {
+			for field, messages := range w {
+				if out[field] == nil {
+					out[field] = messages
+				}
+			}
+		}
 	}
 	if len(out) == 0 {
 		return nil
 	}
 	return out
+}
+
+// plainly says what huma says in words of its own or of Go.
+func plainly(message string) string {
+	switch {
+	case message == "expected string to match pattern "+idText.String(), strings.HasPrefix(message, "expected string to be RFC 4122 uuid"):
+		return notUUID
+	case strings.HasPrefix(message, "invalid date/time for format"):
+		return "Not a time such as 2025-03-04T09:15:30Z (RFC 3339)."
+	}
+	return message
+}
+
+// shortened is the name of a field, which the client may have invented.
+func shortened(field string) string {
+	if field = strings.ToValidUTF8(field, "�"); len(field) > maxFieldChars {
+		field = strings.ToValidUTF8(field[:maxFieldChars], "") + "…"
+	}
+	return field
 }

@@ -50,6 +50,9 @@ func Route[I, O any](api huma.API, op Op, handler func(context.Context, *I) (*O,
 		o.Security = []map[string][]string{{"bearer": {}}}
 	}
 	huma.Register(api, o, func(ctx context.Context, in *I) (*O, error) {
+		if wrong := noted(ctx); wrong != nil {
+			return nil, Invalid(wrong)
+		}
 		out, err := handler(ctx, in)
 		if err != nil {
 			return nil, problemOf(ctx, err)
@@ -112,7 +115,7 @@ const keyDoc = "Of one caller, in one tenant: a request with the same key is car
 // documented lists the statuses of failures that the route can answer.
 func documented(rule Rule, op Op) []int {
 	// What is no HTTP, or has too large a header, is refused before anybody knows which route it is for.
-	out := []int{http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError}
+	out := []int{http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError}
 	if !rule.unlimited() {
 		out = append(out, http.StatusTooManyRequests, http.StatusServiceUnavailable)
 	}

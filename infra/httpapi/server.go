@@ -32,7 +32,7 @@ import (
 const (
 	maxHeaderBytes = 16 << 10
 	maxJSONBytes   = 1 << 20
-	headerTimeout  = 15 * time.Second // to send the header and the first bytes of the body
+	headerTimeout  = 15 * time.Second // to send the header and the first byte of the body
 	bodyTimeout    = 30 * time.Second // to send a JSON body; between two pieces of an upload or a download
 	idleTimeout    = 2 * time.Minute
 )
@@ -106,9 +106,9 @@ func New(c Config) *Server {
 	s.app = fiber.New(fiber.Config{
 		AppName: "Factum", StrictRouting: true, CaseSensitive: true, Immutable: true,
 		StreamRequestBody: true, DisablePreParseMultipartForm: true,
-		BodyLimit:      maxJSONBytes, // streamed bodies are capped where they are read
+		BodyLimit:      1, // all bodies are streamed, and capped where they are read: what stalls is known by its route
 		ReadBufferSize: maxHeaderBytes, ReadTimeout: cmp.Or(c.headerWithin, headerTimeout), WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
-		ErrorHandler: s.answerError, DisableDefaultDate: true, // observe sets it, without a goroutine that never ends
+		ErrorHandler: s.answerBroken,
 	})
 	s.refuseUnknownMethods()
 	s.app.Use(s.observe)
@@ -187,6 +187,14 @@ func openAPIConfig(version string) huma.Config {
 	}
 }
 
+// answerBroken answers what could not be read as a request. The rest of it is left unread.
+func (s *Server) answerBroken(c fiber.Ctx, err error) error {
+	if l, ok := c.RequestCtx().Conn().(*lingeringConn); ok {
+		l.unread.Store(true)
+	}
+	return s.answerError(c, err)
+}
+
 // answerError answers what did not come out of a route: unknown paths, wrong methods, broken requests, panics.
 func (s *Server) answerError(c fiber.Ctx, err error) error {
 	var p, known *Problem
@@ -196,6 +204,8 @@ func (s *Server) answerError(c fiber.Ctx, err error) error {
 		p = known
 	case errors.As(err, &status) && status.Code == http.StatusMethodNotAllowed && c.Method() == http.MethodOptions:
 		return c.SendStatus(http.StatusNoContent) // the router has set Allow
+	case errors.As(err, &status) && status.Code == http.StatusRequestHeaderFieldsTooLarge && longRequestLine(c.RequestCtx().Conn()):
+		p = NewProblem(http.StatusRequestURITooLong, "", "The request's path and query are longer than 16 KiB.")
 	case errors.As(err, &status) && status.Code < http.StatusInternalServerError:
 		p = NewProblem(status.Code, "", s.statusDetail(status.Code))
 	default:
@@ -228,6 +238,7 @@ func (s *Server) refuseUnknownMethods() {
 			route(c)
 			return
 		}
+		s.protect(c, requestID(c))
 		p := NewProblem(http.StatusNotImplemented, "", "This method is not implemented.")
 		c.Response.Header.SetContentType(problemType)
 		c.SetStatusCode(p.Status)
@@ -247,6 +258,8 @@ func (s *Server) statusDetail(status int) string {
 		return "This path does not take this method; see the header Allow."
 	case http.StatusRequestHeaderFieldsTooLarge:
 		return "The request's header is larger than 16 KiB."
+	case http.StatusRequestTimeout:
+		return "The request did not arrive in time."
 	case http.StatusBadRequest:
 		return "This is not a valid HTTP request."
 	default:

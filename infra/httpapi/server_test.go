@@ -115,6 +115,10 @@ func TestWhatNoRouteAnswersHasTheOneErrorForm(t *testing.T) {
 		{"DELETE /health" + head + "\r\n", 405, "method_not_allowed"},
 		{"BREW /health" + head + "\r\n", 501, "not_implemented"},
 		{"GET /health" + head + "X-Long: " + strings.Repeat("x", 20<<10) + "\r\n\r\n", 431, "request_header_fields_too_large"},
+		{"GET /health" + head + strings.Repeat("X-Short: x\r\n", 2<<10) + "\r\n", 431, "request_header_fields_too_large"},
+		{"GET /health?" + strings.Repeat("x", 16<<10-40) + head + "X-Long: " + strings.Repeat("x", 16<<10) + "\r\n\r\n", 431, "request_header_fields_too_large"},
+		{"GET /health?" + strings.Repeat("x", 20<<10) + head + "\r\n", 414, "uri_too_long"},
+		{"GET /health?" + strings.Repeat("x", 200<<10) + head + "\r\n", 414, "uri_too_long"},
 		{"nonsense\r\n\r\n", 400, "bad_request"},
 		{"GET /panic" + head + "\r\n", 500, "internal_server_error"},
 		{"GET /fails" + head + "\r\n", 500, "internal_server_error"},
@@ -165,6 +169,26 @@ func TestAnUnreadBodyIsNotTakenForTheNextRequest(t *testing.T) {
 				t.Error("the connection stays open although 3 MiB of the body were not read")
 			}
 		})
+	}
+}
+
+// TestTheRefusalOfALargeHeaderIsNotLost: closing a socket with unread bytes would reset it before the client has read the answer.
+func TestTheRefusalOfALargeHeaderIsNotLost(t *testing.T) {
+	addr := serve(t, New(Config{}))
+	for range 20 {
+		resp, body := raw(t, addr, "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: "+strings.Repeat("x", 1<<20)+"\r\n\r\n")
+		wantProblem(t, resp, body, 431, "request_header_fields_too_large")
+	}
+}
+
+// TestNoRouteGoesPastThePolicy looks at the router itself: what is registered there and not by [Route] is in no document.
+func TestNoRouteGoesPastThePolicy(t *testing.T) {
+	s := New(Config{MetricsHandler: http.NotFoundHandler()})
+	for _, r := range s.app.GetRoutes(true) {
+		path := strings.NewReplacer(":asset", "{asset}").Replace(r.Path)
+		if method := strings.Replace(r.Method, "HEAD", "GET", 1); rules[method+" "+path].Access != Anyone {
+			t.Errorf("%s %s is registered without a row for everybody in Policy", r.Method, r.Path)
+		}
 	}
 }
 

@@ -42,7 +42,7 @@ func secrets(t *testing.T) *keyring.Keyring {
 func TestLogin(t *testing.T) {
 	dsn := pgtest.Database(t, postgres.Migrations{Name: "placement", FS: tenants.Migrations()})
 	admin, ours := connect(t, dsn), secrets(t)
-	const role = "factum_test_login"
+	role := name("factum_test_login")
 	t.Cleanup(func() {
 		conn, err := pgx.Connect(context.Background(), pgtest.AdminDSN(t))
 		if err != nil {

@@ -12,9 +12,6 @@ import (
 	"github.com/factum-platform/factum/infra/tenants"
 )
 
-// Names of roles are the cluster's, which tests of other packages share.
-const fenced, leaver = "00000000000000000000000000000f5e", "00000000000000000000000000000f6e"
-
 func turnOf(t *testing.T, d *tenants.Databases, tenant string) *tenants.Turn {
 	t.Helper()
 	turn, err := d.Turn(t.Context(), tenant)
@@ -31,12 +28,12 @@ func turnOf(t *testing.T, d *tenants.Databases, tenant string) *tenants.Turn {
 
 // TestAFenceIsDecidedOnce: of those who want to switch under a fence, to withdraw it, or to open the log because its time is up, one wins.
 func TestAFenceIsDecidedOnce(t *testing.T) {
-	cleanUp(t, []string{"tenant_fence"}, []string{fenced})
+	cleanUp(t, []string{name("tenant_fence")}, []string{tenantA})
 	d, pool := open(t, nil)
-	provision(t, d, fenced, "tenant_fence")
-	at := tenants.Place{Server: "main", Database: "tenant_fence"}
-	turn := turnOf(t, d, fenced)
-	if _, err := d.Turn(t.Context(), fenced); !errors.Is(err, tenants.ErrTurn) {
+	provision(t, d, tenantA, name("tenant_fence"))
+	at := tenants.Place{Server: "main", Database: name("tenant_fence")}
+	turn := turnOf(t, d, tenantA)
+	if _, err := d.Turn(t.Context(), tenantA); !errors.Is(err, tenants.ErrTurn) {
 		t.Error("two have the turn:", err)
 	}
 	fence := func() [16]byte {
@@ -49,7 +46,7 @@ func TestAFenceIsDecidedOnce(t *testing.T) {
 	}
 	abandoned := func(id [16]byte, want bool) {
 		t.Helper()
-		if got, err := d.Abandoned(t.Context(), fenced, at, id); err != nil || got != want {
+		if got, err := d.Abandoned(t.Context(), tenantA, at, id); err != nil || got != want {
 			t.Fatalf("abandoned: %v, %v; want %v", got, err, want)
 		}
 	}
@@ -96,10 +93,10 @@ func TestAFenceIsDecidedOnce(t *testing.T) {
 // TestADatabaseIsRetiredAndComesBack: out of service nobody connects to it as its tenant; it is taken into service again, or dropped when its
 // time has come, and not before.
 func TestADatabaseIsRetiredAndComesBack(t *testing.T) {
-	cleanUp(t, []string{"tenant_gone"}, []string{leaver})
+	cleanUp(t, []string{name("tenant_gone")}, []string{tenantA})
 	d, pool := open(t, nil)
-	provision(t, d, leaver, "tenant_gone")
-	p, err := d.Pool(t.Context(), leaver)
+	provision(t, d, tenantA, name("tenant_gone"))
+	p, err := d.Pool(t.Context(), tenantA)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +104,8 @@ func TestADatabaseIsRetiredAndComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := tenants.Place{Server: "main", Database: "tenant_gone"}
-	turn := turnOf(t, d, leaver)
+	at := tenants.Place{Server: "main", Database: name("tenant_gone")}
+	turn := turnOf(t, d, tenantA)
 	retire := func() {
 		t.Helper()
 		id, err := turn.Fence(t.Context())
@@ -120,8 +117,8 @@ func TestADatabaseIsRetiredAndComesBack(t *testing.T) {
 		}
 	}
 	retire()
-	d.Forget(leaver)
-	if _, err := d.Pool(t.Context(), leaver); !errors.Is(err, tenants.ErrUnknownTenant) {
+	d.Forget(tenantA)
+	if _, err := d.Pool(t.Context(), tenantA); !errors.Is(err, tenants.ErrUnknownTenant) {
 		t.Fatal("it is served:", err)
 	}
 	if err := held.Ping(t.Context()); err != nil {
@@ -150,14 +147,14 @@ func TestADatabaseIsRetiredAndComesBack(t *testing.T) {
 			t.Fatal(there, opened, err)
 		}
 	}
-	if p, err = d.Pool(t.Context(), leaver); err != nil {
+	if p, err = d.Pool(t.Context(), tenantA); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	retire()
-	kept, err := d.Retired(t.Context(), leaver)
+	kept, err := d.Retired(t.Context(), tenantA)
 	if err != nil || len(kept) != 1 || kept[0].Why != "deleted" || time.Until(kept[0].DropAt) < 23*time.Hour {
 		t.Fatal(kept, err)
 	}
@@ -169,7 +166,7 @@ func TestADatabaseIsRetiredAndComesBack(t *testing.T) {
 		t.Fatal(dropped, err)
 	}
 	var left int
-	err = pool.QueryRow(t.Context(), `select (select count(*) from pg_database where datname = 'tenant_gone') + (select count(*) from pg_roles where rolname = $1)`, "factum_t_"+leaver).Scan(&left)
+	err = pool.QueryRow(t.Context(), `select (select count(*) from pg_database where datname = $1) + (select count(*) from pg_roles where rolname = $2)`, name("tenant_gone"), "factum_t_"+tenantA).Scan(&left)
 	if err != nil || left != 0 {
 		t.Fatal("something is left:", left, err)
 	}

@@ -33,10 +33,10 @@ func TestBodiesThatReadersUnderstandDifferentlyAreRefused(t *testing.T) {
 		{"half a million numbers", "/api/tenants", `{"name":[` + strings.Repeat("0,", 500_000) + `0]}`, 400, "BAD_REQUEST", "name"},
 		{"a hundred thousand keys", "/api/auth/login", `{` + manyKeys(60_000) + `}`, 400, "validation_error", "_schema"},
 		{"an endless key", "/api/tenants", `{"name":"a","` + strings.Repeat("k", 1_000_000) + `":1}`, 400, "BAD_REQUEST", strings.Repeat("k", 200) + "…"},
-		{"a number beyond all types", "/api/tenants", `{"name":1e999999}`, 400, "BAD_REQUEST", ""},
-		{"a number of a million digits", "/api/tenants", `{"name":` + strings.Repeat("9", 1_000_000) + `}`, 400, "BAD_REQUEST", ""},
+		{"a number beyond all types", "/api/tenants", `{"name":1e999999}`, 400, "BAD_REQUEST", "name"},
+		{"a number of a million digits", "/api/tenants", `{"name":` + strings.Repeat("9", 1_000_000) + `}`, 400, "BAD_REQUEST", "name"},
 		{"a text of a million characters", "/api/tenants", `{"name":"` + strings.Repeat("\u00e9", 500_000) + `"}`, 400, "BAD_REQUEST", "name"},
-		{"a byte order mark", "/api/tenants", "\ufeff" + `{"name":"a"}`, 400, "BAD_REQUEST", ""},
+		{"a byte order mark", "/api/tenants", "\ufeff" + `{"name":"a"}`, 400, "BAD_REQUEST", "_schema"},
 		{"another encoding", "/api/tenants", "{\x00\"\x00n\x00a\x00m\x00e\x00\"\x00:\x001\x00}\x00", 400, "BAD_REQUEST", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

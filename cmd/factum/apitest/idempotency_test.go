@@ -131,22 +131,27 @@ func TestARepetitionWaitsForTheFirst(t *testing.T) {
 // begun returns when a request is remembered that is not answered yet.
 func (w *world) begun() {
 	w.t.Helper()
+	w.until("no request has begun", `select exists (select from idempotency.requests where status is null)`)
+}
+
+// until asks the platform's database until it says true; failure says what is not so.
+func (w *world) until(failure, query string) {
+	w.t.Helper()
 	deadline := time.After(accessEnds)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var running bool
-		err := w.platform.QueryRow(w.t.Context(), `select exists (select from idempotency.requests where status is null)`).Scan(&running)
-		if err != nil {
+		var so bool
+		if err := w.platform.QueryRow(w.t.Context(), query).Scan(&so); err != nil {
 			w.t.Fatal(err)
 		}
-		if running {
+		if so {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			w.t.Fatalf("no request has begun after %v", accessEnds)
+			w.t.Fatalf("%s after %v", failure, accessEnds)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/factum-platform/factum/infra/auth"
+	"github.com/factum-platform/factum/infra/tenants"
 )
 
 // login begins one more session of p.
@@ -134,6 +135,21 @@ func TestAnAddressIsVerified(t *testing.T) {
 	}
 }
 
+func TestMailsAboutAnAccountDoNotCarryWhatItsNameSays(t *testing.T) {
+	w := newWorld(t)
+	w.want(w.call("POST", "/api/auth/register", "", map[string]any{
+		"first_name": "You won, see https://evil.example", "last_name": "Okoro", "email": "victim@plant.example", "password": password,
+	}), 201)
+	l := w.want(w.call("POST", "/api/auth/login", "", map[string]any{"email": "victim@plant.example", "password": password}), 200)
+	w.want(w.call("POST", "/api/auth/verify-email/resend", l.text("access_token"), nil), 202)
+	w.want(w.call("POST", "/api/auth/password/forgot", "", map[string]any{"email": "victim@plant.example"}), 202)
+	for range 2 {
+		if m := <-w.mails; strings.Contains(m.Subject+m.Text, "evil") {
+			t.Errorf("%s", m.Text)
+		}
+	}
+}
+
 func TestAForgottenPasswordIsSetByAMailedLink(t *testing.T) {
 	w := newWorld(t)
 	mina := w.person("Mina")
@@ -237,6 +253,49 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	}
 }
 
+// TestGuessesMadeAtOnceAreNotAnswered makes others fail while a password is being looked at, as a burst of guesses does.
+func TestGuessesMadeAtOnceAreNotAnswered(t *testing.T) {
+	w := newWorld(t)
+	mina := w.person("Mina")
+	account, err := w.keys.MAC(t.Context(), tenants.Platform, "email", mina.email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bodies []string
+	for _, pass := range []string{password, "rotor blade 9 whistles"} {
+		if err := w.accounts.Succeeded(t.Context(), auth.Attempt{Account: account}); err != nil {
+			t.Fatal(err)
+		}
+		held, err := w.platform.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := held.Exec(t.Context(), `lock table auth.credentials in access exclusive mode`); err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan answer, 1)
+		go func() {
+			answered <- w.call("POST", "/api/auth/login", "", map[string]any{"email": mina.email, "password": pass})
+		}()
+		w.until("the log-in looks at no credential", `select exists (select from pg_locks l join pg_class c on c.oid = l.relation
+			where c.relname = 'credentials' and not l.granted)`)
+		for range 6 {
+			if err := w.accounts.Failed(t.Context(), auth.Attempt{Account: account}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := held.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a := <-answered
+		w.problem(a, 429, "too_many_requests")
+		bodies = append(bodies, string(a.body))
+	}
+	if bodies[0] != bodies[1] {
+		t.Errorf("%s tells a right password from a wrong one: %s", bodies[0], bodies[1])
+	}
+}
+
 // TestForgedTokensAreRefused offers the router what attackers offer. The forger has the signing key, so that each token is wrong in one
 // thing only.
 func TestForgedTokensAreRefused(t *testing.T) {
@@ -335,6 +394,32 @@ func TestANewKeyIsPublishedBeforeItSigns(t *testing.T) {
 	}
 	w.want(w.call("GET", "/api/users/me", mina.token, nil), 200)
 	w.want(w.call("POST", "/api/auth/refresh", mina.refresh, nil), 200)
+}
+
+// TestAKeyHoldsNoLongerThanItsMakerIsAnAdmin: a former admin who kept a key would else still have access, and could return with it.
+func TestAKeyHoldsNoLongerThanItsMakerIsAnAdmin(t *testing.T) {
+	w := newWorld(t)
+	owner, admin := w.person("Owner"), w.person("Admin")
+	tenant := w.tenant(owner, "A")
+	w.grant(tenant, admin, "admin")
+	base := "/api/tenants/" + tenant
+	kept := w.want(w.call("POST", base+"/api-keys", admin.token, map[string]any{"name": "press 4", "role": "admin"}), 201).text("data.key")
+	member := base + "/users/" + admin.id
+	servers := []*world{w, w.second()}
+	answered := func(status int) {
+		t.Helper()
+		for _, server := range servers {
+			server.eventually(status, func() answer { return server.call("GET", base+"/documents", kept, nil) })
+		}
+	}
+	answered(200)
+	w.want(w.call("PUT", member, owner.token, map[string]any{"role": "user"}), 200)
+	answered(404)
+	w.want(w.call("PUT", member, owner.token, map[string]any{"role": "admin"}), 200)
+	answered(200)
+	w.want(w.call("DELETE", member, owner.token, nil), 200)
+	answered(404)
+	w.problem(w.call("POST", base+"/users", kept, map[string]any{"user_id": admin.id, "role": "admin"}), 404, "NOT_FOUND")
 }
 
 func TestAMachineCallsWithItsKey(t *testing.T) {

@@ -98,6 +98,7 @@ func TestLimitsAreSharedByAllServers(t *testing.T) {
 		server := w.limited(q)
 		server.want(server.call("GET", "/api/tenants", mina.token, nil, from("2001:db8:0:1::1")), 200)
 		server.problem(server.call("POST", "/api/auth/login", "", map[string]any{"email": mina.email, "password": password}, from("2001:db8::99")), 429, "too_many_requests")
+		server.problem(server.call("GET", "/api/nowhere", "", nil, from("2001:db8::99")), 429, "too_many_requests") // nor who looks around
 		for range 30 {
 			x := server.want(server.call("GET", "/health", "", nil, from("2001:db8::99")), 200)
 			if x.Header.Get("RateLimit") != "" {

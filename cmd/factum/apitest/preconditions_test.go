@@ -2,7 +2,9 @@ package apitest
 
 import (
 	"fmt"
+	"net/http"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -130,6 +132,31 @@ func TestOfTwoWhoChangeTheSameVersionOneIsRefused(t *testing.T) {
 		}
 		if count[200] != 1 || count[412] != 7 {
 			t.Fatalf("round %d: %v", round, statuses)
+		}
+	}
+}
+
+// TestIfMatchMayComeInSeveralLines sends what clients and proxies may do with any list (RFC 9110 §5.3).
+func TestIfMatchMayComeInSeveralLines(t *testing.T) {
+	w := newWorld(t)
+	mina := w.person("Mina")
+	tag := w.tag(w.want(w.call("GET", "/api/users/me", mina.token, nil), 200))
+	for _, c := range []struct {
+		method, name string
+		status       int
+	}{{"GET", "If-None-Match", 304}, {"PUT", "If-Match", 200}, {"PUT", "If-Match", 412}} { // the last is stale
+		req, err := http.NewRequestWithContext(t.Context(), c.method, w.url+"/api/users/me", strings.NewReader(`{"first_name": "Noor"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Authorization": {"Bearer " + mina.token}, "Content-Type": {"application/json"}, c.name: {`"u99"`, tag}}
+		resp, err := w.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != c.status {
+			t.Errorf("%s with two lines of %s: %d; want %d", c.method, c.name, resp.StatusCode, c.status)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (o Operator) Retry(ctx context.Context, projection, tenant, stream string) 
 	var s eventstore.StreamID
 	if stream != "" {
 		var err error
-		if s, err = Stream(stream); err != nil {
+		if s, err = eventstore.ParseStreamID(stream); err != nil {
 			return err
 		}
 	}
@@ -60,13 +60,13 @@ func (o Operator) Retry(ctx context.Context, projection, tenant, stream string) 
 
 // Skip implements rest.Operator. An event that is passed over already is no failure: what may not have followed then follows now.
 func (o Operator) Skip(ctx context.Context, by commands.Caller, in rest.Skip) error {
-	stream, err := Stream(in.Stream)
+	stream, err := eventstore.ParseStreamID(in.Stream)
 	if err != nil {
 		return err
 	}
 	event, err := eventstore.ParseEventID(in.Event)
 	if err != nil {
-		return httpapi.Invalid(map[string][]string{"event": {"Must be the id of an event."}})
+		return err
 	}
 	t := logOf(in.Tenant)
 	// Names that nobody has must not come into a log.
@@ -79,13 +79,8 @@ func (o Operator) Skip(ctx context.Context, by commands.Caller, in rest.Skip) er
 	}
 	_, err = o.Commands.SkipEvent(ctx, by, t, commands.SkipEvent{Projection: in.Projection, Stream: stream, Event: event, Reason: in.Reason})
 	var refusal *es.Refusal
-	if errors.As(err, &refusal) {
-		switch refusal.Code {
-		case "projection.event_skipped":
-			err = nil
-		case "projection.reason":
-			err = httpapi.Invalid(map[string][]string{"reason": {refusal.Detail}})
-		}
+	if errors.As(err, &refusal) && refusal.Code == "projection.event_skipped" {
+		err = nil
 	}
 	if err != nil {
 		return err
@@ -124,16 +119,6 @@ func GoOn(ctx context.Context, o *runner.Operator, projection string, t eventsto
 		}
 	}
 	return NotNeeded, nil
-}
-
-// Stream reads KIND-ID; the id may hold further dashes.
-func Stream(text string) (eventstore.StreamID, error) {
-	kind, id, _ := strings.Cut(text, "-")
-	s := eventstore.StreamID{Kind: kind, ID: id}
-	if s.Validate() != nil {
-		return s, httpapi.Invalid(map[string][]string{"stream": {"Must be the kind of a stream, a dash and its id."}})
-	}
-	return s, nil
 }
 
 // Consumer shows a consumer as people and programs see it.
