@@ -155,7 +155,8 @@ type caller struct {
 	member        []Membership // of the path's tenant: one, or none
 }
 
-// whoIs asks the database whether the claim holds, and what else it knows of who makes it, unless it was asked within this second. Errors: those of [auth.Claim.Principal].
+// whoIs asks the database whether the claim holds, and what else it knows of who makes it, unless it was asked within this second. Errors:
+// those of [auth.Claim.Principal].
 func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *auth.Claim) (c caller, err error) {
 	tenant := strings.ToLower(hc.Param("tenant_id"))
 	inside := rule.tenant() && idText.MatchString(tenant)
