@@ -9,7 +9,7 @@ import (
 	"github.com/factum-platform/factum/eventstore"
 )
 
-// DeactivateUser switches an account off: its sessions end in all API processes at once, and it logs in no more. Memberships stay, hidden, for
+// DeactivateUser switches an account off: its sessions end in all API processes, and it logs in no more. Memberships stay, hidden, for
 // its return; so do the API keys that it made, which are the tenant's. Refusals: user.unknown, and user.administrator for one who administers
 // the platform.
 func (c *Commands) DeactivateUser(ctx context.Context, by Caller, userID string) (Receipt, error) {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/eventstore"
 	"github.com/factum-platform/factum/eventstore/seal"
@@ -283,22 +285,41 @@ func pause(ctx context.Context, try int) bool {
 	}
 }
 
+// done is what a step's stream holds of this very command.
+type done struct {
+	receipt *Receipt // nil for nothing
+	events  int
+}
+
+// load loads the steps side by side: each costs a round trip.
+func (e *execution) load(ctx context.Context, steps []Step) ([]done, error) {
+	found := make([]done, len(steps))
+	all, ctx := errgroup.WithContext(ctx)
+	for i, s := range steps {
+		all.Go(func() (err error) {
+			found[i].receipt, found[i].events, err = s.load(ctx, e.log, e.codec, e.meta)
+			return err
+		})
+	}
+	return found, all.Wait()
+}
+
 // plan loads the steps that are left and decides all of them, so that a refusal is found before anything is written. Steps are
 // written in order: where one is found written, those before it are written too, or made no event.
 func (e *execution) plan(ctx context.Context) ([]planned, error) {
+	found, err := e.load(ctx, e.steps[e.next:])
+	if err != nil {
+		return nil, err
+	}
 	next := e.next
-	for i := e.next; i < len(e.steps); i++ {
-		done, events, err := e.steps[i].load(ctx, e.log, e.codec, e.meta)
-		if err != nil {
-			return nil, err
-		}
-		if done == nil {
+	for i, f := range found {
+		if f.receipt == nil {
 			continue
 		}
-		next = i + 1
-		e.ordinal += events
-		if done.Position > e.receipt.Position {
-			e.receipt = *done
+		next = e.next + i + 1
+		e.ordinal += f.events
+		if f.receipt.Position > e.receipt.Position {
+			e.receipt = *f.receipt
 		}
 	}
 	e.settle(next)

@@ -34,6 +34,9 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err := p.err(); err != nil {
 		return LoggedIn{}, err
 	}
+	if err := c.c.Auth.Busy(); err != nil {
+		return LoggedIn{}, err
+	}
 	loginKey, err := c.loginKey(ctx, normaliseEmail(in.Email))
 	if err != nil {
 		return LoggedIn{}, err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/factum-platform/factum/domain/document"
@@ -72,11 +73,18 @@ func (c *Commands) UploadDocument(ctx context.Context, by Caller, in UploadDocum
 	object := c.c.NewID()
 	key := fmt.Sprintf("tenants/%s/files/%s/%s/%s", in.DatabaseName, object[0:2], object[2:4], object)
 	sums := newDigests()
-	size, err := c.c.Objects.Put(ctx, key, io.TeeReader(&limited{r: in.Body, left: MaxFileBytes}, sums))
+	// The policy counts as of when the content was there: it is read while the object store makes that durable.
+	policy := sync.OnceValues(func() (timestamping.State, error) { return c.policy(ctx, in.TenantID) })
+	var early sync.WaitGroup
+	defer early.Wait()
+	body := &ending{r: io.TeeReader(&limited{r: in.Body, left: MaxFileBytes}, sums), ended: func() {
+		early.Go(func() { _, _ = policy() }) // recordUpload is told the same
+	}}
+	size, err := c.c.Objects.Put(ctx, key, body)
 	if err != nil {
 		return Uploaded{}, Receipt{}, err
 	}
-	out, receipt, err := c.recordUpload(ctx, by, in, key, size, sums)
+	out, receipt, err := c.recordUpload(ctx, by, in, key, size, sums, policy)
 	// The object is removed when nothing refers to it for certain: after a definite failure, or when the content was known.
 	if (err != nil && !MayHaveHappened(err)) || (err == nil && out.ObjectKey != key) {
 		c.discard(ctx, key)
@@ -93,7 +101,15 @@ func (c *Commands) discard(ctx context.Context, key string) {
 	}
 }
 
-func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocument, key string, size int64, sums *digests) (Uploaded, Receipt, error) {
+// policy is the tenant's policy of time-stamping as it is now.
+func (c *Commands) policy(ctx context.Context, tenantID string) (timestamping.State, error) {
+	state, _, err := fold(ctx, c.c.Store.Tenant(LogOf(tenantID)), c.c.Codec, timestamping.Decider, eventstore.StreamID{Kind: timestamping.Kind, ID: timestamping.StreamID}, nil)
+	return state, err
+}
+
+func (c *Commands) recordUpload(
+	ctx context.Context, by Caller, in UploadDocument, key string, size int64, sums *digests, policy func() (timestamping.State, error),
+) (Uploaded, Receipt, error) {
 	described, err := in.Describe()
 	if err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
@@ -113,14 +129,14 @@ func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocumen
 		return Uploaded{}, Receipt{}, err
 	}
 	fileID, documentID := es.FormatID([16]byte(mac[:16])), es.Key("document", string(tenant), by.UserID, by.Command)
-	policy, _, err := fold(ctx, c.c.Store.Tenant(tenant), c.c.Codec, timestamping.Decider, eventstore.StreamID{Kind: timestamping.Kind, ID: timestamping.StreamID}, nil)
+	stamping, err := policy()
 	if err != nil {
 		return Uploaded{}, Receipt{}, err
 	}
 	at := stamp(by.At)
 	keep := fileStep(fileID, file.Keep{
 		FileID: fileID, SHA256: sha, MD5: md, ObjectKey: key, Size: size,
-		DocumentID: documentID, By: by.UserID, Stamp: policy.Enabled, At: at,
+		DocumentID: documentID, By: by.UserID, Stamp: stamping.Enabled, At: at,
 	})
 	upload := documentStep(documentID, document.Upload{
 		DocumentID: documentID, FileID: fileID, Filename: es.Person(filename), MimeType: mime, Metadata: described.Metadata, By: by.UserID, At: at,
@@ -164,6 +180,22 @@ func (l *limited) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	if l.left -= int64(n); l.left < 0 {
 		return 0, ErrTooLarge
+	}
+	return n, err
+}
+
+// ending says once when r has come to its end.
+type ending struct {
+	r     io.Reader
+	ended func()
+}
+
+// Read implements io.Reader.
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if errors.Is(err, io.EOF) && e.ended != nil {
+		e.ended()
+		e.ended = nil
 	}
 	return n, err
 }

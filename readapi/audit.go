@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 func (r routes) audit(api huma.API) {
@@ -44,25 +45,24 @@ func (r routes) auditTrail(ctx context.Context, in *auditQuery) (*httpapi.Answer
 	if in.Order == "newest" {
 		direction = "desc"
 	}
-	at, err := r.Server.ReadBatch(ctx, httpapi.Audit(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {
-		b.Queue(fmt.Sprintf(`select count(*) from %s.entries`, schema)).QueryRow(func(row pgx.Row) error {
-			var total int
-			err := row.Scan(&total)
-			out.Pagination = in.Of(total)
-			return err
-		})
-		b.Queue(fmt.Sprintf(`select position, event_id::text, at, at, actor, type, kind || '-' || stream_id, version, summary
-			from %s.entries order by position %s limit $1 offset $2`, schema, direction), in.PerPage, in.Offset()).Query(func(rows pgx.Rows) (err error) {
-			out.Entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auditEntry, error) {
+	var total int
+	at, err := r.Server.Ask(ctx, httpapi.Audit(in.TenantID), in.MinPosition, func(schema string) readmodel.Query {
+		out.Entries = []auditEntry{}
+		return readmodel.Query{
+			Head: fmt.Sprintf(`select count(*) from %s.entries`, schema), Into: []any{&total},
+			Columns: "position, event_id::text, at, at, actor, type, kind || '-' || stream_id, version, summary",
+			From:    schema + ".entries", Order: "position " + direction, Limit: fmt.Sprintf("%d offset %d", in.PerPage, in.Offset()),
+			Row: func(row pgx.CollectableRow) error {
 				var e auditEntry
 				err := row.Scan(&e.Position, &e.EventID, &e.At, &e.Time, &e.Actor, &e.Type, &e.Stream, &e.Version, &e.Summary)
-				return e, err
-			})
-			return err
-		})
+				out.Entries = append(out.Entries, e)
+				return err
+			},
+		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: audit trail: %w", err)
 	}
+	out.Pagination = in.Of(total)
 	return httpapi.Answered(at, "The audit trail.", out), nil
 }

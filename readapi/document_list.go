@@ -102,12 +102,19 @@ func (in *documentQuery) unreadable() map[string][]string {
 func (r routes) listDocuments(ctx context.Context, in *documentQuery) (*httpapi.Answer[documentPage], error) {
 	l := in.selected
 	var out documentPage
-	at, err := r.Server.ReadBatch(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {
-		read(b, schema, l, scanDocument, func(d httpapi.Document) (value, id string) {
-			return map[string]string{
-				"created_at": d.CreatedAt.String(), "updated_at": d.UpdatedAt.String(), "filename": d.Filename, "mime_type": d.MimeType,
-			}[l.column], d.ID
-		}, &out.Documents, &out.Pagination)
+	var at httpapi.Settled
+	var err error
+	out.Documents, out.Pagination, at, err = read(ctx, r.Server, httpapi.Documents(in.TenantID), in.MinPosition, l, scanDocument, func(d httpapi.Document) (value, id string) {
+		switch l.column {
+		case "created_at":
+			return d.CreatedAt.String(), d.ID
+		case "updated_at":
+			return d.UpdatedAt.String(), d.ID
+		case "filename":
+			return d.Filename, d.ID
+		default:
+			return d.MimeType, d.ID
+		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: list documents: %w", err)

@@ -189,22 +189,19 @@ func (in *fileQuery) list() (*list, []error) {
 func (r routes) listFiles(ctx context.Context, in *fileQuery) (*httpapi.Answer[filePage], error) {
 	l := in.selected
 	out := filePage{Files: []fileFull{}}
-	var files []storedFile
-	at, err := r.Server.ReadBatch(ctx, httpapi.Documents(in.TenantID), in.MinPosition, func(b *pgx.Batch, schema string) {
-		b.Queue(fmt.Sprintf(`select count(*), coalesce(sum(file_size), 0)::bigint, count(*) filter (where document_count = 0),
-			coalesce(sum(file_size) filter (where document_count = 0), 0)::bigint from %s.files`, schema)).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&out.Stats.TotalFiles, &out.Stats.StorageBytes, &out.Stats.Orphaned, &out.Stats.OrphanBytes)
-		})
-		read(b, schema, l, scanFile, func(f storedFile) (value, id string) {
-			if l.column == "file_size" {
-				return strconv.FormatInt(f.basic.FileSize, 10), f.basic.ID
-			}
-			return f.basic.CreatedAt.String(), f.basic.ID
-		}, &files, &out.Pagination)
+	l.besides = `select count(*), coalesce(sum(file_size), 0)::bigint, count(*) filter (where document_count = 0),
+		coalesce(sum(file_size) filter (where document_count = 0), 0)::bigint from {schema}.files`
+	l.into = []any{&out.Stats.TotalFiles, &out.Stats.StorageBytes, &out.Stats.Orphaned, &out.Stats.OrphanBytes}
+	files, pagination, at, err := read(ctx, r.Server, httpapi.Documents(in.TenantID), in.MinPosition, l, scanFile, func(f storedFile) (value, id string) {
+		if l.column == "file_size" {
+			return strconv.FormatInt(f.basic.FileSize, 10), f.basic.ID
+		}
+		return f.basic.CreatedAt.String(), f.basic.ID
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: list files: %w", err)
 	}
+	out.Pagination = pagination
 	for _, f := range files {
 		full := fileFull{FileBasic: f.basic}
 		if in.IncludeStats == "true" {

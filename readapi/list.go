@@ -1,6 +1,7 @@
 package readapi
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/factum-platform/factum/infra/httpapi"
+	"github.com/factum-platform/factum/infra/readmodel"
 )
 
 // ListPage selects a part of a list by number, as the original does, or by where the part before ended: that costs the same however far
@@ -29,9 +31,11 @@ type Period struct {
 	CreatedBefore time.Time `query:"created_before" doc:"Only what was created earlier."`
 }
 
-// list is a query for one part of a list of rows with an id. In columns and conditions, {schema} stands for that of the table.
+// list is a query for one part of a list of rows with an id. In its texts, {schema} stands for that of the table.
 type list struct {
 	columns string // what is selected
+	besides string // a select that answers one row, whatever is listed; "" for none
+	into    []any  // where its columns go
 	table   string // without its schema
 	as      string // its name in columns
 	of      string // the tenant whose rows they are; "" for all
@@ -115,19 +119,52 @@ func (l *list) created(p Period) {
 	}
 }
 
-// read queues what counts the rows and reads those of the part into out. last says what a cursor keeps of a row: the text of the column that
-// is sorted by, and the id.
-func read[R any](b *pgx.Batch, schema string, l *list, scan func(pgx.CollectableRow) (row R, err error), last func(R) (value, id string), out *[]R, pagination *httpapi.Pagination) {
+// read reads one part of a list, and how many rows there are in all. last says what a cursor keeps of a row: the text of the column that is
+// sorted by, and the id.
+func read[R any](
+	ctx context.Context, s *httpapi.Server, m httpapi.Model, minPosition uint64, l *list,
+	scan func(pgx.CollectableRow) (R, error), last func(R) (value, id string),
+) (rows []R, pagination httpapi.Pagination, at httpapi.Settled, err error) {
+	var total int
+	at, err = s.Ask(ctx, m, minPosition, func(schema string) readmodel.Query {
+		rows = []R{}
+		q := l.query(schema)
+		q.Into = append([]any{&total}, q.Into...)
+		q.Row = func(row pgx.CollectableRow) error {
+			r, err := scan(row)
+			rows = append(rows, r)
+			return err
+		}
+		return q
+	})
+	if err != nil {
+		return nil, pagination, at, err
+	}
+	pagination = l.page.Of(total)
+	if len(rows) <= l.page.PerPage {
+		return rows, pagination, at, nil
+	}
+	rows = rows[:l.page.PerPage]
+	value, id := last(rows[len(rows)-1])
+	raw, err := json.Marshal(cursor{l.sort, value, id, l.page.Page + 1, l.mark})
+	if err != nil {
+		return nil, pagination, at, fmt.Errorf("readapi: write a cursor: %w", err)
+	}
+	pagination.NextCursor = base64.RawURLEncoding.EncodeToString(raw)
+	return rows, pagination, at, nil
+}
+
+// query counts the rows, and selects those of the part and one more, which says whether another part follows.
+func (l *list) query(schema string) readmodel.Query {
 	where, args := "true", append([]any(nil), l.args...)
 	if len(l.conditions) > 0 {
-		where = inSchema(schema, strings.Join(l.conditions, " and "))
+		where = strings.Join(l.conditions, " and ")
 	}
-	b.Queue(fmt.Sprintf(`select count(*) from %s.%s %s where %s`, schema, l.table, l.as, where), args...).QueryRow(func(row pgx.Row) error {
-		var total int
-		err := row.Scan(&total)
-		*pagination = l.page.Of(total)
-		return err
-	})
+	table := schema + "." + l.table + " " + l.as + " where "
+	q := readmodel.Query{Head: "select count(*) from " + table + where, Into: l.into}
+	if l.besides != "" {
+		q.Head = "select (" + q.Head + "), b.* from (" + l.besides + ") b"
+	}
 	direction, sign, offset := "", ">", l.page.Offset()
 	if l.descending {
 		direction, sign = " desc", "<"
@@ -137,24 +174,13 @@ func read[R any](b *pgx.Batch, schema string, l *list, scan func(pgx.Collectable
 		where += fmt.Sprintf(" and (%[1]s.%[2]s, %[1]s.id) %[3]s ($%[4]d::text::%[5]s, $%[6]d::uuid)", l.as, l.column, sign, len(args)-1, l.kind, len(args))
 		offset = 0
 	}
-	// One row more than asked for says whether another part follows.
-	b.Queue(fmt.Sprintf(`select %[1]s from %[2]s.%[3]s %[4]s where %[5]s order by %[4]s.%[6]s%[7]s, %[4]s.id%[7]s limit %[8]d offset %[9]d`,
-		inSchema(schema, l.columns), schema, l.table, l.as, where, l.column, direction, l.page.PerPage+1, offset), args...).Query(func(rows pgx.Rows) (err error) {
-		if *out, err = pgx.CollectRows(rows, scan); err != nil || len(*out) <= l.page.PerPage {
-			return err
-		}
-		*out = (*out)[:l.page.PerPage]
-		value, id := last((*out)[len(*out)-1])
-		raw, err := json.Marshal(cursor{l.sort, value, id, l.page.Page + 1, l.mark})
-		if err != nil {
-			return fmt.Errorf("readapi: write a cursor: %w", err)
-		}
-		pagination.NextCursor = base64.RawURLEncoding.EncodeToString(raw)
-		return nil
-	})
+	q.Columns, q.From, q.Args = l.columns, table+where, args
+	q.Order = fmt.Sprintf("%[1]s.%[2]s%[3]s, %[1]s.id%[3]s", l.as, l.column, direction)
+	q.Limit = fmt.Sprintf("%d offset %d", l.page.PerPage+1, offset)
+	inSchema := strings.NewReplacer("{schema}", schema)
+	q.Head, q.Columns, q.From = inSchema.Replace(q.Head), inSchema.Replace(q.Columns), inSchema.Replace(q.From)
+	return q
 }
-
-func inSchema(schema, sql string) string { return strings.ReplaceAll(sql, "{schema}", schema) }
 
 // plain tells whether PostgreSQL can take the text.
 func plain(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

@@ -65,14 +65,14 @@ func (in *userQuery) list() (*list, []error) {
 func (r routes) listUsers(ctx context.Context, in *userQuery) (*httpapi.Answer[userPage], error) {
 	l := in.selected
 	var out userPage
-	at, err := r.Server.ReadBatch(ctx, httpapi.Directory(), in.MinPosition, func(b *pgx.Batch, schema string) {
-		read(b, schema, l, func(row pgx.CollectableRow) (platformUser, error) {
-			var u platformUser
-			err := row.Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.EmailVerified, &u.IsActive, &u.CreatedAt, &u.UpdatedAt, &u.Administrator)
-			return u, err
-		}, func(u platformUser) (value, id string) {
-			return map[string]string{"created_at": u.CreatedAt.String(), "email": u.Email}[l.column], u.ID
-		}, &out.Users, &out.Pagination)
+	var at httpapi.Settled
+	var err error
+	out.Users, out.Pagination, at, err = read(ctx, r.Server, httpapi.Directory(), in.MinPosition, l, func(row pgx.CollectableRow) (platformUser, error) {
+		var u platformUser
+		err := row.Scan(&u.ID, &u.FirstName, &u.LastName, &u.Email, &u.EmailVerified, &u.IsActive, &u.CreatedAt, &u.UpdatedAt, &u.Administrator)
+		return u, err
+	}, func(u platformUser) (value, id string) {
+		return map[string]string{"created_at": u.CreatedAt.String(), "email": u.Email}[l.column], u.ID
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: list users: %w", err)
@@ -134,14 +134,14 @@ func (in *allTenantsQuery) list() (*list, []error) {
 func (r routes) listTenants(ctx context.Context, in *allTenantsQuery) (*httpapi.Answer[tenantPage], error) {
 	l := in.selected
 	var out tenantPage
-	at, err := r.Server.ReadBatch(ctx, httpapi.Directory(), in.MinPosition, func(b *pgx.Batch, schema string) {
-		read(b, schema, l, func(row pgx.CollectableRow) (platformTenant, error) {
-			var t platformTenant
-			err := row.Scan(&t.ID, &t.Name, &t.DatabaseName, &t.IsActive, &t.MemberCount, &t.AdminCount, &t.CreatedAt, &t.UpdatedAt)
-			return t, err
-		}, func(t platformTenant) (value, id string) {
-			return map[string]string{"created_at": t.CreatedAt.String(), "name": t.Name}[l.column], t.ID
-		}, &out.Tenants, &out.Pagination)
+	var at httpapi.Settled
+	var err error
+	out.Tenants, out.Pagination, at, err = read(ctx, r.Server, httpapi.Directory(), in.MinPosition, l, func(row pgx.CollectableRow) (platformTenant, error) {
+		var t platformTenant
+		err := row.Scan(&t.ID, &t.Name, &t.DatabaseName, &t.IsActive, &t.MemberCount, &t.AdminCount, &t.CreatedAt, &t.UpdatedAt)
+		return t, err
+	}, func(t platformTenant) (value, id string) {
+		return map[string]string{"created_at": t.CreatedAt.String(), "name": t.Name}[l.column], t.ID
 	})
 	if err != nil {
 		return nil, fmt.Errorf("readapi: list all tenants: %w", err)

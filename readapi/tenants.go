@@ -13,7 +13,9 @@ import (
 
 func (r routes) tenants(api huma.API) {
 	httpapi.Route(api, get("list-tenants", "/api/tenants", "tenants", "The caller's tenants, latest joined first", http.StatusBadRequest), r.myTenants)
-	httpapi.Route(api, versioned(httpapi.TagTenant, get("get-tenant", "/api/tenants/{tenant_id}", "tenants", "A tenant and its members; positions are the platform's")), r.tenant)
+	tenant := versioned(httpapi.TagTenant, get("get-tenant", "/api/tenants/{tenant_id}", "tenants", "A tenant and its members; positions are the platform's"))
+	tenant.ShowsMembership = true
+	httpapi.Route(api, tenant, r.tenant)
 	httpapi.Route(api, get("tsa-status", "/api/tenants/{tenant_id}/tsa/status", "time-stamps", "Whether new files are time-stamped, and how many were"), r.tsaStatus)
 }
 

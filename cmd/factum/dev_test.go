@@ -94,6 +94,13 @@ func (p *running) heard(line string) {
 	}
 }
 
+// said is all that the program has printed so far.
+func (p *running) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
 // told is closed when the program has printed, or prints, a line that holds the words.
 func (p *running) told(words string) <-chan struct{} {
 	p.mu.Lock()

@@ -108,7 +108,7 @@ func (p *running) wait(t *testing.T, words string) {
 	if err := p.cmd.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, p.output)
 	}
-	if !strings.Contains(p.output.String(), words) {
+	if !strings.Contains(p.said(), words) {
 		t.Errorf("it does not say %q: %s", words, p.output)
 	}
 }

@@ -42,7 +42,7 @@ func TestDevRenewsReadModels(t *testing.T) {
 			got = append(got, s.Projection, string(rune('0'+s.Generation)), string(rune('0'+s.Version)))
 		}
 	}
-	if strings.Join(got, " ") != "audit 1 1 directory 2 2 documents 2 2" {
+	if strings.Join(got, " ") != "audit 1 1 directory 2 2 documents 2 3" {
 		t.Errorf("%s\n%s", got, out)
 	}
 	if out := launchFactum(t, "projections", "rebuild", "audit", "--all", "--data="+data).ended(t, 0); !strings.Contains(out, "rows, same") {

@@ -68,7 +68,7 @@ func TestRolesInProcessesOfTheirOwn(t *testing.T) {
 	})
 
 	api, at := s.start(t, "roles", "api")
-	if out := api.output.String(); !strings.Contains(out, "roles api\n") {
+	if out := api.said(); !strings.Contains(out, "roles api\n") {
 		t.Errorf("the roles are not said: %s", out)
 	}
 	c := &demoClient{base: at.BaseURL}

@@ -147,7 +147,7 @@ func (p *running) ready() devInfo {
 	p.await(p.told("ready http://"))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, rest, _ := strings.Cut(p.output.String(), "ready ")
+	_, rest, _ := strings.Cut(p.said(), "ready ")
 	base, _, _ := strings.Cut(rest, " ")
 	return devInfo{BaseURL: base}
 }
@@ -159,7 +159,7 @@ func (p *running) ended(t *testing.T, code int) string {
 	if got := p.kill(syscall.SIGTERM); got != code {
 		t.Fatalf("factum %s: exit code %d, want %d: %s", p.args, got, code, p.output)
 	}
-	return p.output.String()
+	return p.said()
 }
 
 type auditTrail struct {

@@ -166,7 +166,7 @@ func TestTenantsAndServers(t *testing.T) {
 			t.Error(out)
 		}
 	})
-	if strings.Contains(p.output.String(), "postgres://") {
+	if strings.Contains(p.said(), "postgres://") {
 		t.Error("a URL with a password is in the log")
 	}
 }

@@ -11,7 +11,7 @@ import (
 // ErrInactive says that the account is switched off.
 var ErrInactive = errors.New("auth: the account is not active")
 
-// Deactivate switches an account off: all its sessions end, in all API processes at once, and one that a log-in under way begins does not
+// Deactivate switches an account off: all its sessions end, in all API processes, and one that a log-in under way begins does not
 // hold. Deactivating twice is no error.
 func (a *Auth) Deactivate(ctx context.Context, userID string) error {
 	return a.switchAccount(ctx, userID, `insert into auth.inactive (user_id, since) values ($1, $2) on conflict (user_id) do nothing`, a.now())
@@ -24,6 +24,7 @@ func (a *Auth) Activate(ctx context.Context, userID string) error {
 }
 
 func (a *Auth) switchAccount(ctx context.Context, userID, change string, args ...any) error {
+	defer a.ended.Add(1)
 	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, change, append([]any{userID}, args...)...)
 		if err != nil || tag.RowsAffected() == 0 {

@@ -72,8 +72,9 @@ func (a *Auth) APIKeys(ctx context.Context, tenantID string) ([]APIKey, error) {
 	return list, nil
 }
 
-// RevokeAPIKey ends the key in all API processes at once, and tells whether the tenant had such a key that was not revoked.
+// RevokeAPIKey ends the key in all API processes, and tells whether the tenant had such a key that was not revoked.
 func (a *Auth) RevokeAPIKey(ctx context.Context, tenantID, id string) (bool, error) {
+	defer a.ended.Add(1)
 	tag, err := a.pool.Exec(ctx, `update auth.api_keys set revoked_at = $3 where tenant_id = $1 and id = $2 and revoked_at is null`, tenantID, id, a.now())
 	if err != nil {
 		return false, fmt.Errorf("auth: revoke an API key: %w", err)
@@ -81,38 +82,43 @@ func (a *Auth) RevokeAPIKey(ctx context.Context, tenantID, id string) (bool, err
 	return tag.RowsAffected() == 1, nil
 }
 
-// authenticateKey is [Auth.Authenticate] for an API key.
-func (a *Auth) authenticateKey(ctx context.Context, key string) (Principal, error) {
+// claimOfKey is [Auth.Claim] for an API key.
+func (a *Auth) claimOfKey(key string, sum [sha256.Size]byte) (*Claim, error) {
 	id, secret, err := parseKey(key)
 	if err != nil {
-		return Principal{}, err
+		return nil, err
 	}
-	p := Principal{UserID: id.String(), TokenID: id.String()}
+	c := &Claim{sum: sum, by: Principal{UserID: id.String(), TokenID: id.String()}}
 	var hash []byte
 	var used, revoked *time.Time
-	err = a.pool.QueryRow(ctx, `select hash, tenant_id::text, role, expires_at, last_used_at, revoked_at from auth.api_keys where id = $1`, p.UserID).
-		Scan(&hash, &p.TenantID, &p.Role, &p.Expires, &used, &revoked)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Principal{}, ErrInvalidToken
+	c.queue = func(b *pgx.Batch) {
+		hash = nil
+		b.Queue(`select hash, tenant_id::text, role, expires_at, last_used_at, revoked_at from auth.api_keys where id = $1`, c.by.UserID).QueryRow(func(row pgx.Row) error {
+			err := row.Scan(&hash, &c.by.TenantID, &c.by.Role, &c.by.Expires, &used, &revoked)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return nil // without a hash no secret fits
+			}
+			return err
+		})
 	}
-	if err != nil {
-		return Principal{}, fmt.Errorf("auth: look up an API key: %w", err)
+	c.confirm = func(ctx context.Context) error {
+		now, sum := a.now(), sha256.Sum256(secret)
+		switch {
+		case subtle.ConstantTimeCompare(hash, sum[:]) != 1:
+			return ErrInvalidToken
+		case revoked != nil:
+			return ErrTokenRevoked
+		case !c.by.Expires.After(now):
+			return ErrTokenExpired
+		case used != nil && now.Sub(*used) < usedEvery:
+			return nil
+		}
+		if _, err := a.pool.Exec(ctx, `update auth.api_keys set last_used_at = $2 where id = $1`, c.by.UserID, now); err != nil {
+			return fmt.Errorf("auth: note the use of an API key: %w", err)
+		}
+		return nil
 	}
-	now, sum := a.now(), sha256.Sum256(secret)
-	switch {
-	case subtle.ConstantTimeCompare(hash, sum[:]) != 1:
-		return Principal{}, ErrInvalidToken
-	case revoked != nil:
-		return Principal{}, ErrTokenRevoked
-	case !p.Expires.After(now):
-		return Principal{}, ErrTokenExpired
-	case used != nil && now.Sub(*used) < usedEvery:
-		return p, nil
-	}
-	if _, err := a.pool.Exec(ctx, `update auth.api_keys set last_used_at = $2 where id = $1`, p.UserID, now); err != nil {
-		return Principal{}, fmt.Errorf("auth: note the use of an API key: %w", err)
-	}
-	return p, nil
+	return c, nil
 }
 
 // parseKey takes a key apart. There is one way to write a key.

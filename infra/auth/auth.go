@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -58,7 +59,12 @@ type Auth struct {
 	passwords *passwords
 	tokens    *signer
 	now       func() time.Time
+	ended     atomic.Uint64
 }
+
+// Ended counts what this process has done that can end somebody's access: a session, an API key or an account. Whoever remembers that a
+// [Claim] held, and since when, knows by it that something has changed; what other processes do is not counted.
+func (a *Auth) Ended() uint64 { return a.ended.Load() }
 
 // New loads the signing keys; at the very first start it makes one.
 func New(ctx context.Context, c Config) (*Auth, error) {
@@ -79,5 +85,9 @@ func New(ctx context.Context, c Config) (*Auth, error) {
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
-	return &Auth{pool: c.Pool, passwords: hashes, tokens: &signer{keys: signing, issuer: c.Issuer, now: c.Now}, now: c.Now}, nil
+	tokens, err := newSigner(signing, c.Issuer, c.Now)
+	if err != nil {
+		return nil, err
+	}
+	return &Auth{pool: c.Pool, passwords: hashes, tokens: tokens, now: c.Now}, nil
 }

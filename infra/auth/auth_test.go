@@ -187,7 +187,7 @@ func TestTooManyPasswordsAreShed(t *testing.T) {
 	w := newWorld(t)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	busy, wrong := 0, 0
+	busy, wrong, told := 0, 0, 0
 	for range 17*runtime.GOMAXPROCS(0) + 10 {
 		wg.Go(func() {
 			err := w.CheckPassword(t.Context(), "", "x")
@@ -196,6 +196,9 @@ func TestTooManyPasswordsAreShed(t *testing.T) {
 			switch {
 			case errors.Is(err, auth.ErrBusy):
 				busy++
+				if errors.Is(w.Busy(), auth.ErrBusy) {
+					told++
+				}
 			case errors.Is(err, auth.ErrInvalidCredentials):
 				wrong++
 			default:
@@ -204,8 +207,62 @@ func TestTooManyPasswordsAreShed(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if busy == 0 || wrong == 0 {
-		t.Fatalf("%d shed, %d checked", busy, wrong)
+	if busy == 0 || wrong == 0 || told == 0 {
+		t.Fatalf("%d shed, %d checked, %d told so beforehand", busy, wrong, told)
+	}
+	if err := w.Busy(); err != nil {
+		t.Error("after the flood:", err)
+	}
+}
+
+// TestARememberedTokenIsStillChecked: that a signature was good before says nothing about the token's times, its key and its session.
+func TestARememberedTokenIsStillChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(t *testing.T, w *world, by auth.Principal) error
+		want error
+	}{
+		"nothing ends": {func(*testing.T, *world, auth.Principal) error { return nil }, nil},
+		"it expires": {func(_ *testing.T, w *world, _ auth.Principal) error {
+			w.pass(auth.AccessLife + time.Second)
+			return nil
+		}, auth.ErrTokenExpired},
+		"the clock is set back": {func(_ *testing.T, w *world, _ auth.Principal) error {
+			w.pass(-time.Hour)
+			return nil
+		}, auth.ErrInvalidToken},
+		"its key is compromised": {func(t *testing.T, w *world, _ auth.Principal) error {
+			_, err := auth.RotateKeys(t.Context(), w.pool, open{}, w.now, auth.Rotation{Compromised: true})
+			w.pass(5 * time.Second)
+			return err
+		}, auth.ErrInvalidToken},
+		"its session ends": {func(t *testing.T, w *world, by auth.Principal) error {
+			return w.EndSession(t.Context(), by.SessionID)
+		}, auth.ErrTokenRevoked},
+		"its account is switched off": {func(t *testing.T, w *world, by auth.Principal) error {
+			return w.Deactivate(t.Context(), by.UserID)
+		}, auth.ErrTokenRevoked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tokens, err := w.BeginSession(t.Context(), uuid.NewString(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var by auth.Principal
+			for range 2 {
+				if by, err = w.Authenticate(t.Context(), tokens.Access); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.end(t, w, by); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if _, err := w.Authenticate(t.Context(), tokens.Access); !errors.Is(err, c.want) {
+					t.Errorf("got %v, want %v", err, c.want)
+				}
+			}
+		})
 	}
 }
 

@@ -92,8 +92,9 @@ func (a *Auth) SpendLink(ctx context.Context, purpose Purpose, userID string) er
 }
 
 // ResetPassword sets the password of the link's owner, whom it answers, spends all links of the owner that reset, and ends all
-// sessions: all or nothing, in all API processes at once. Errors: [ErrInvalidLink], [ErrBusy].
+// sessions: all or nothing, in all API processes. Errors: [ErrInvalidLink], [ErrBusy].
 func (a *Auth) ResetPassword(ctx context.Context, token, password string) (userID string, err error) {
+	defer a.ended.Add(1)
 	if _, err := a.LinkOwner(ctx, ResetPassword, token); err != nil {
 		return "", err // before the work of hashing
 	}

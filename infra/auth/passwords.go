@@ -45,9 +45,12 @@ func newPasswords() (*passwords, error) {
 	return p, err
 }
 
+// most is how many passwords may be hashed or wait for that.
+func (p *passwords) most() int64 { return int64(cap(p.slots) * (1 + waitingPerWorker)) }
+
 // run does work in a slot; it does not wait behind too many others.
 func (p *passwords) run(ctx context.Context, work func() error) error {
-	if p.waiting.Add(1) > int64(cap(p.slots)*(1+waitingPerWorker)) {
+	if p.waiting.Add(1) > p.most() {
 		p.waiting.Add(-1)
 		return ErrBusy
 	}
@@ -59,6 +62,15 @@ func (p *passwords) run(ctx context.Context, work func() error) error {
 	}
 	defer func() { <-p.slots }()
 	return work()
+}
+
+// Busy is [ErrBusy] while another password would be refused for that. Asked before everything else that a log-in does, it lets a flood of them
+// cost next to nothing; an answer of nil promises nothing.
+func (a *Auth) Busy() error {
+	if a.passwords.waiting.Load() >= a.passwords.most() {
+		return ErrBusy
+	}
+	return nil
 }
 
 // SetPassword stores the hash of a new account's password. A credential that exists is left as it is. loginKey is the HMAC of
@@ -77,8 +89,9 @@ func (a *Auth) SetPassword(ctx context.Context, userID string, loginKey []byte, 
 }
 
 // ChangePassword replaces the password and ends all sessions of the user but keepSession, and all links that would set a password. It is
-// all or nothing, in all API processes at once. Errors: [ErrBusy], [ErrInvalidCredentials] for an account that has no password.
+// all or nothing, in all API processes. Errors: [ErrBusy], [ErrInvalidCredentials] for an account that has no password.
 func (a *Auth) ChangePassword(ctx context.Context, userID, password, keepSession string) error {
+	defer a.ended.Add(1)
 	hash, err := a.hash(ctx, password)
 	if err != nil {
 		return err

@@ -2,12 +2,14 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 const (
@@ -25,9 +27,38 @@ type claims struct {
 }
 
 type signer struct {
-	keys   *keys
-	issuer string
-	now    func() time.Time
+	keys      *keys
+	issuer    string
+	now       func() time.Time
+	parser    *jwt.Parser
+	validator *jwt.Validator
+	// known are access tokens whose signature and form were found good, by their SHA-256: checking a signature costs a process more than all
+	// else that it does for a short list.
+	known *lru.Cache[[sha256.Size]byte, known]
+}
+
+// known is a token that was found good, and under which key. Nobody changes it.
+type known struct {
+	claims *claims
+	kid    string
+}
+
+// maxKnown bounds the tokens that a process remembers; one takes about half a kilobyte.
+const maxKnown = 10_000
+
+func newSigner(k *keys, issuer string, now func() time.Time) (*signer, error) {
+	remembered, err := lru.New[[sha256.Size]byte, known](maxKnown)
+	if err != nil {
+		return nil, fmt.Errorf("auth: remember tokens: %w", err)
+	}
+	demanded := []jwt.ParserOption{
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(issuer), jwt.WithAudience(issuer),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(now),
+		jwt.WithLeeway(slack), // for iat and nbf; exp is exact
+	}
+	return &signer{
+		keys: k, issuer: issuer, now: now, parser: jwt.NewParser(demanded...), validator: jwt.NewValidator(demanded...), known: remembered,
+	}, nil
 }
 
 // pair signs an access token and the refresh token with the given id.
@@ -61,22 +92,47 @@ func (s *signer) sign(with keySet, userID, session, id, kind string, life time.D
 	return signed, nil
 }
 
-// verify checks signature, algorithm, issuer, audience, times and type. Errors: [ErrInvalidToken], [ErrTokenExpired].
-func (s *signer) verify(ctx context.Context, token, kind string) (*claims, error) {
-	if len(token) > maxTokenBytes {
-		return nil, ErrInvalidToken
+// access is verify for an access token. What cannot change about one that was found good is remembered: who signed what. The rest is checked
+// each time: its times, and that its key still counts. sum is the token's SHA-256.
+func (s *signer) access(ctx context.Context, token string, sum [sha256.Size]byte) (*claims, error) {
+	if before, ok := s.known.Get(sum); ok {
+		with, err := s.keys.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if _, counts := with.verify[before.kid]; counts && s.inTime(before.claims) && s.validator.Validate(before.claims) == nil {
+			return before.claims, nil
+		}
+		s.known.Remove(sum) // and verify says why it is good no longer
 	}
-	with, err := s.keys.current(ctx)
+	c, kid, err := s.verify(ctx, token, accessType)
 	if err != nil {
 		return nil, err
 	}
-	var c claims
-	_, err = jwt.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+	s.known.Add(sum, known{c, kid})
+	return c, nil
+}
+
+// inTime tells whether the token has not expired, without the slack that its other times have.
+func (s *signer) inTime(c *claims) bool { return c.ExpiresAt.After(s.now()) }
+
+// verify checks signature, algorithm, issuer, audience, times and type, and says which key has signed. Errors: [ErrInvalidToken],
+// [ErrTokenExpired].
+func (s *signer) verify(ctx context.Context, token, kind string) (c *claims, kid string, err error) {
+	if len(token) > maxTokenBytes {
+		return nil, "", ErrInvalidToken
+	}
+	with, err := s.keys.current(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	c = &claims{}
+	_, err = s.parser.ParseWithClaims(token, c, func(t *jwt.Token) (any, error) {
 		if _, demands := t.Header["crit"]; demands {
 			return nil, errors.New("crit names what we do not understand") // RFC 7515 §4.1.11
 		}
-		kid, ok := t.Header["kid"].(string)
-		if !ok {
+		var ok bool
+		if kid, ok = t.Header["kid"].(string); !ok {
 			return nil, errors.New("no kid")
 		}
 		key, ok := with.verify[kid]
@@ -84,18 +140,16 @@ func (s *signer) verify(ctx context.Context, token, kind string) (*claims, error
 			return nil, errors.New("unknown kid")
 		}
 		return key, nil
-	}, jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(s.issuer), jwt.WithAudience(s.issuer),
-		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(s.now),
-		jwt.WithLeeway(slack)) // for iat and nbf; exp is exact
+	})
 	switch {
 	case err == nil && (c.Type != kind || uuid.Validate(c.Subject) != nil || uuid.Validate(c.Session) != nil || uuid.Validate(c.ID) != nil):
-		return nil, ErrInvalidToken
-	case err == nil && !c.ExpiresAt.After(s.now()):
-		return nil, ErrTokenExpired
+		return nil, "", ErrInvalidToken
+	case err == nil && !s.inTime(c):
+		return nil, "", ErrTokenExpired
 	case errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) && c.Type == kind:
-		return nil, ErrTokenExpired
+		return nil, "", ErrTokenExpired
 	case err != nil:
-		return nil, ErrInvalidToken
+		return nil, "", ErrInvalidToken
 	}
-	return &c, nil
+	return c, kid, nil
 }

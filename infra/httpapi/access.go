@@ -88,60 +88,16 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 }
 
 func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
-	quotas := s.c.Limits
-	if err := s.limit(ctx, hc, rule, "address", networkOf(ClientOf(ctx).Address), quotas.Address); err != nil {
+	if err := s.limit(ctx, hc, rule, "address", networkOf(ClientOf(ctx).Address), s.c.Limits.Address); err != nil {
 		return ctx, err
 	}
 	if rule.Access != Anyone {
-		token, err := bearer(hc.Header("Authorization"))
-		if err != nil {
-			return ctx, refusedToken(rule, err)
-		}
-		if rule.Access == Refresh {
-			ctx = context.WithValue(ctx, tokenKey{}, token)
-		} else {
-			principal, err := s.c.Auth.Authenticate(ctx, token)
-			if err != nil {
-				return ctx, refusedToken(rule, err)
-			}
-			if r := requestOf(ctx); r != nil {
-				r.user = principal.UserID
-			}
-			ctx = context.WithValue(ctx, principalKey{}, principal)
-			if err := s.limit(ctx, hc, rule, "user", principal.UserID, quotas.User); err != nil {
-				return ctx, err
-			}
-			if principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson) {
-				return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
-			}
-		}
-	}
-	for _, name := range pathParameter.FindAllStringSubmatch(rule.Path, -1) {
-		if !idText.MatchString(hc.Param(name[1])) {
-			note(ctx, name[1], notUUID)
-		}
-	}
-	if rule.Access == PlatformAdmin {
-		if err := s.administers(ctx, PrincipalOf(ctx).UserID); err != nil {
+		var err error
+		if ctx, err = s.identify(ctx, hc, rule); err != nil {
 			return ctx, err
 		}
-	}
-	if rule.tenant() {
-		if !idText.MatchString(hc.Param("tenant_id")) { // nobody can be its member
-			return ctx, Invalid(noted(ctx))
-		}
-		m, err := s.membership(ctx, PrincipalOf(ctx), strings.ToLower(hc.Param("tenant_id")), rule.Access == AdminOfDeleted)
-		if err != nil {
-			return ctx, err
-		}
-		if err := s.limit(ctx, hc, rule, "tenant", m.ID, quotas.Tenant); err != nil {
-			return ctx, err
-		}
-		reach := rule.For(m.Role)
-		if reach == Nothing {
-			return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
-		}
-		ctx = context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach)
+	} else {
+		noteIDs(ctx, hc, rule)
 	}
 	op, _ := hc.Operation().Metadata[opKey].(Op)
 	ctx, err := precondition(ctx, hc, op)
@@ -149,6 +105,122 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		return ctx, err
 	}
 	return ctx, acceptable(hc)
+}
+
+// identify says who calls a route that demands a token, and whether they may. It asks the database once.
+func (s *Server) identify(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
+	token, err := bearer(hc.Header("Authorization"))
+	if err != nil {
+		return ctx, refusedToken(rule, err)
+	}
+	if rule.Access == Refresh {
+		noteIDs(ctx, hc, rule)
+		return context.WithValue(ctx, tokenKey{}, token), nil
+	}
+	claim, err := s.c.Auth.Claim(ctx, token)
+	if err != nil {
+		return ctx, refusedToken(rule, err)
+	}
+	who, err := s.whoIs(ctx, hc, rule, claim)
+	if err != nil {
+		return ctx, refusedToken(rule, err)
+	}
+	principal := who.by
+	if r := requestOf(ctx); r != nil {
+		r.user = principal.UserID
+	}
+	ctx = context.WithValue(ctx, principalKey{}, principal)
+	if err := s.limit(ctx, hc, rule, "user", principal.UserID, s.c.Limits.User); err != nil {
+		return ctx, err
+	}
+	if principal.Machine() && (!rule.tenant() || rule.Access == AdminPerson) {
+		return ctx, NewProblem(http.StatusForbidden, "", "This is not for API keys, but for people who are logged in.")
+	}
+	noteIDs(ctx, hc, rule)
+	switch {
+	case rule.Access == PlatformAdmin && !who.administrator:
+		return ctx, NewProblem(http.StatusForbidden, "", "Only administrators of the platform may do this.")
+	case rule.tenant() && !idText.MatchString(hc.Param("tenant_id")): // nobody can be its member
+		return ctx, Invalid(noted(ctx))
+	case rule.tenant():
+		return s.enter(ctx, hc, rule, who)
+	}
+	return ctx, nil
+}
+
+// caller is what the database knows of who calls.
+type caller struct {
+	by            auth.Principal
+	administrator bool         // of the platform; known where a route demands that
+	member        []Membership // of the path's tenant: one, or none
+}
+
+// whoIs asks the database whether the claim holds, and what else it knows of who makes it, unless it was asked within this second. Errors:
+// those of [auth.Claim.Principal].
+func (s *Server) whoIs(ctx context.Context, hc huma.Context, rule Rule, claim *auth.Claim) (c caller, err error) {
+	tenant := strings.ToLower(hc.Param("tenant_id"))
+	inside := rule.tenant() && idText.MatchString(tenant)
+	remembers := inside && s.admissions.serve(hc, rule)
+	key := admissionKey{claim.Sum(), tenant}
+	var as admission
+	if remembers {
+		var known bool
+		if c, as, known = s.admissions.recall(key); known {
+			return c, nil
+		}
+	}
+	switch {
+	case rule.Access == PlatformAdmin:
+		_, err = s.ask(ctx, Directory(), 0, func(schema string) readmodel.Query {
+			c.administrator = false
+			return administration(schema, claim.UserID(), func() { c.administrator = true })
+		}, claim.Queue)
+	case inside:
+		_, err = s.ask(ctx, Directory(), 0, func(schema string) readmodel.Query {
+			c.member = nil
+			return membership(schema, claim, tenant, rule.Access == AdminOfDeleted, func(m Membership) { c.member = append(c.member, m) })
+		}, claim.Queue)
+	default:
+		var b pgx.Batch
+		claim.Queue(&b)
+		err = s.c.Platform.SendBatch(ctx, &b).Close()
+	}
+	if err != nil {
+		return c, fmt.Errorf("httpapi: look up who calls: %w", err)
+	}
+	if c.by, err = claim.Principal(ctx); err != nil {
+		return c, err
+	}
+	if remembers && len(c.member) > 0 {
+		s.admissions.keep(key, as, c)
+	}
+	return c, nil
+}
+
+// enter lets a member into a tenant, in the member's role. It answers [NotFound] alike for a tenant that does not exist, is not ready, is
+// deleted (unless that is allowed), or is not the caller's.
+func (s *Server) enter(ctx context.Context, hc huma.Context, rule Rule, who caller) (context.Context, error) {
+	if len(who.member) == 0 {
+		return ctx, NotFound()
+	}
+	m := who.member[0]
+	if err := s.limit(ctx, hc, rule, "tenant", m.ID, s.c.Limits.Tenant); err != nil {
+		return ctx, err
+	}
+	reach := rule.For(m.Role)
+	if reach == Nothing {
+		return ctx, NewProblem(http.StatusForbidden, "", "Your role in this tenant does not allow this.")
+	}
+	return context.WithValue(context.WithValue(ctx, membershipKey{}, m), reachKey{}, reach), nil
+}
+
+// noteIDs notes the ids in the path that are none.
+func noteIDs(ctx context.Context, hc huma.Context, rule Rule) {
+	for _, name := range pathParameter.FindAllStringSubmatch(rule.Path, -1) {
+		if !idText.MatchString(hc.Param(name[1])) {
+			note(ctx, name[1], notUUID)
+		}
+	}
 }
 
 var errNoToken = errors.New("httpapi: no bearer token")
@@ -224,57 +296,44 @@ func (s *Server) refuse(hc huma.Context, rule Rule, p *Problem) {
 	c.Response().SetBody(p.completed(c.Path(), rule).encode())
 }
 
-// administers refuses a user who does not administer the platform.
-func (s *Server) administers(ctx context.Context, user string) error {
-	var found bool
-	_, err := s.Read(ctx, Directory(), 0, func(tx readmodel.Tx, schema string) error {
-		return tx.QueryRow(ctx, fmt.Sprintf(`select exists (select from %[1]s.administrators a join %[1]s.users u on u.id = a.user_id
-			where a.user_id = $1 and u.is_active)`, schema), user).Scan(&found)
-	})
-	switch {
-	case err != nil:
-		return fmt.Errorf("httpapi: look up an administrator: %w", err)
-	case !found:
-		return NewProblem(http.StatusForbidden, "", "Only administrators of the platform may do this.")
+// administration asks whether the user administers the platform, and calls found if so.
+func administration(schema, user string, found func()) readmodel.Query {
+	return readmodel.Query{
+		Columns: "a.user_id", From: fmt.Sprintf(`%[1]s.administrators a join %[1]s.users u on u.id = a.user_id where a.user_id = $1 and u.is_active`, schema),
+		Args: []any{user},
+		Row:  func(pgx.CollectableRow) error { found(); return nil },
 	}
-	return nil
 }
 
-const tenantColumns = `select t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
-	t.created_at, t.updated_at, t.version, t.require_if_match, `
+const (
+	tenantColumns = `t.id::text, t.name, t.database_name, t.is_active, t.tsa_enabled, t.tsa_provider, t.created_by::text,
+		t.created_at, t.updated_at, t.version, t.require_if_match, `
+	membershipColumns = tenantColumns + `m.role, m.joined_at`
+	memberships       = `%[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
+		where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
+	// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant. A key holds as long as
+	// who made it is an admin of the tenant, or a former one would still have access, and could return with it.
+	machineColumns = tenantColumns + `k.role, t.created_at`
+	machines       = `auth.api_keys k join %[1]s.tenants t on t.id = k.tenant_id
+		join %[1]s.memberships m on m.tenant_id = k.tenant_id and m.user_id = k.created_by and m.role = 'admin'
+		where k.id = $1 and (t.is_active or $2) and t.provisioned`
+)
 
-const membershipColumns = tenantColumns + `m.role, m.joined_at
-	from %[1]s.memberships m join %[1]s.tenants t on t.id = m.tenant_id join %[1]s.users u on u.id = m.user_id
-	where m.user_id = $1 and u.is_active and (t.is_active or $2) and t.provisioned`
-
-// machineColumns shows the tenant of an API key as a membership, in the key's role, that is as old as the tenant. A key holds as long as who
-// made it is an admin of the tenant, or a former one would still have access, and could return with it.
-const machineColumns = tenantColumns + `k.role, t.created_at
-	from auth.api_keys k join %[1]s.tenants t on t.id = k.tenant_id
-	join %[1]s.memberships m on m.tenant_id = k.tenant_id and m.user_id = k.created_by and m.role = 'admin'
-	where k.id = $1 and (t.is_active or $2) and t.provisioned`
-
-// membership answers [NotFound] alike for a tenant that does not exist, is not ready, is deleted (unless that is allowed), or is not the
-// caller's.
-func (s *Server) membership(ctx context.Context, by auth.Principal, tenant string, deletedToo bool) (Membership, error) {
-	columns := membershipColumns
-	if by.Machine() {
-		columns = machineColumns
-	}
-	var found []Membership
-	_, err := s.ReadBatch(ctx, Directory(), 0, func(b *pgx.Batch, schema string) {
-		b.Queue(fmt.Sprintf(columns, schema)+` and t.id = $3`, by.UserID, deletedToo, tenant).Query(func(rows pgx.Rows) (err error) {
-			found, err = pgx.CollectRows(rows, scanMembership)
+// membership asks for the caller's membership of a tenant; of an API key, for the tenant.
+func membership(schema string, by *auth.Claim, tenant string, deletedToo bool, found func(Membership)) readmodel.Query {
+	q := readmodel.Query{
+		Columns: membershipColumns, From: memberships, Args: []any{by.UserID(), deletedToo, tenant},
+		Row: func(row pgx.CollectableRow) error {
+			m, err := scanMembership(row)
+			found(m)
 			return err
-		})
-	})
-	if err != nil {
-		return Membership{}, fmt.Errorf("httpapi: look up a membership: %w", err)
+		},
 	}
-	if len(found) == 0 {
-		return Membership{}, NotFound()
+	if by.Machine() {
+		q.Columns, q.From = machineColumns, machines
 	}
-	return found[0], nil
+	q.From = fmt.Sprintf(q.From, schema) + ` and t.id = $3`
+	return q
 }
 
 // Memberships lists the user's tenants that can be used, or those that were deleted, newest membership first, and how far the directory is.
@@ -282,7 +341,7 @@ func (s *Server) membership(ctx context.Context, by auth.Principal, tenant strin
 func (s *Server) Memberships(ctx context.Context, user string, active bool, minPosition uint64) ([]Membership, Settled, error) {
 	out := []Membership{}
 	at, err := s.Read(ctx, Directory(), minPosition, func(tx readmodel.Tx, schema string) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(membershipColumns+` and t.is_active <> $2 order by m.joined_at desc, t.id`, schema), user, !active)
+		rows, err := tx.Query(ctx, `select `+membershipColumns+` from `+fmt.Sprintf(memberships, schema)+` and t.is_active <> $2 order by m.joined_at desc, t.id`, user, !active)
 		if err != nil {
 			return err
 		}

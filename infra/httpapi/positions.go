@@ -63,11 +63,15 @@ func (s *Server) Read(ctx context.Context, m Model, minPosition uint64, fn func(
 	})
 }
 
-// ReadBatch is [Server.Read] for statements that do not depend on each other's answers; they cost one round trip. queue may be called again,
-// as fn there, and puts the statements into the batch together with what is to be done with the answers.
-func (s *Server) ReadBatch(ctx context.Context, m Model, minPosition uint64, queue func(b *pgx.Batch, schema string)) (Settled, error) {
+// Ask is [Server.Read] for what is one statement; it costs one round trip. query may be called again, as fn there.
+func (s *Server) Ask(ctx context.Context, m Model, minPosition uint64, query func(schema string) readmodel.Query) (Settled, error) {
+	return s.ask(ctx, m, minPosition, query, nil)
+}
+
+// ask is Ask together with statements on other tables of the same database.
+func (s *Server) ask(ctx context.Context, m Model, minPosition uint64, query func(schema string) readmodel.Query, along func(*pgx.Batch)) (Settled, error) {
 	return s.read(ctx, m, minPosition, func(pool *pgxpool.Pool) (uint64, error) {
-		return s.guesses.ReadBatch(ctx, pool, m.projection, m.log, minPosition, queue)
+		return s.guesses.Ask(ctx, pool, m.projection, m.log, minPosition, query, along)
 	})
 }
 

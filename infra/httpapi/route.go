@@ -19,6 +19,7 @@ type Op struct {
 	Accepts                        bool                      // the input has a JSON body
 	Reads                          bool                      // it changes nothing, whatever its method
 	Versioned                      string                    // the letter in entity tags of the stream that it shows or changes; "" takes no conditions
+	ShowsMembership                bool                      // it shows the caller's membership, which must be looked up for that
 	Secret                         bool                      // a success holds something that must be kept nowhere, not even for a repetition, nor be compressed (BREACH)
 	// Digest reads the body of a route that reads its body itself, to its end, so that a repetition can be compared. It answers the same as the
 	// route gives to [Digested].

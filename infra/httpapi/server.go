@@ -37,16 +37,18 @@ const (
 	idleTimeout    = 2 * time.Minute
 )
 
-// Authenticator verifies access tokens. Errors: auth.ErrInvalidToken, auth.ErrTokenExpired, auth.ErrTokenRevoked.
+// Authenticator verifies access tokens and API keys as far as that needs no look-up; what needs one is asked together with the membership.
+// Errors: auth.ErrInvalidToken, auth.ErrTokenExpired.
 type Authenticator interface {
-	Authenticate(ctx context.Context, bearer string) (auth.Principal, error)
+	Claim(ctx context.Context, bearer string) (*auth.Claim, error)
+	Ended() uint64 // as of [auth.Auth]
 }
 
 // Config is what a server needs. A server whose only use is its OpenAPI document needs none of it.
 type Config struct {
 	Logger     *slog.Logger // nil discards
 	Auth       Authenticator
-	Platform   *pgxpool.Pool // holds the read model "directory"
+	Platform   *pgxpool.Pool // holds the read model "directory", and the sessions
 	TenantPool func(ctx context.Context, tenant string) (*pgxpool.Pool, error)
 	// Refresh makes TenantPool look anew where the tenant lives, after a read that its database refused. Optional.
 	Refresh func(ctx context.Context, tenant string) error
@@ -79,6 +81,8 @@ type Server struct {
 	docs    documents
 	refused sync.Map // by tenant, the tenants.SchemaError that was logged last
 	guesses readmodel.Guesses
+
+	admissions *admissions
 }
 
 // New returns a server with the routes that are not about data: /, /health, the documentation, /metrics; see [Config.ProbesOnly].
@@ -97,6 +101,7 @@ func New(c Config) *Server {
 	}
 	takeOver()
 	s := &Server{c: c, metrics: newMetrics(c.Metrics)}
+	s.admissions = newAdmissions(s)
 	s.base, s.stop = context.WithCancel(context.Background())
 	s.app = fiber.New(fiber.Config{
 		AppName: "Factum", StrictRouting: true, CaseSensitive: true, Immutable: true,

@@ -17,6 +17,7 @@ const Channel = "moves"
 type Moves struct {
 	mu        sync.Mutex
 	waiting   map[moveKey]map[*waiting]struct{}
+	count     map[moveKey]uint64 // of moves; grows with the number of logs
 	tell      func(notify.Hint)
 	connected func() bool
 }
@@ -58,12 +59,23 @@ func (m *Moves) hears() bool { return m.connected != nil && m.connected() }
 func (m *Moves) reach(projection, tenant string, position uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for w := range m.waiting[moveKey{projection, tenant}] {
+	key := moveKey{projection, tenant}
+	if m.count == nil {
+		m.count = map[moveKey]uint64{}
+	}
+	m.count[key]++
+	for w := range m.waiting[key] {
 		if w.position <= position {
 			close(w.reached)
-			m.forget(moveKey{projection, tenant}, w)
+			m.forget(key, w)
 		}
 	}
+}
+
+func (m *Moves) moved(projection, tenant string) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count[moveKey{projection, tenant}]
 }
 
 // watch returns a channel that is closed when position is announced, and a function that ends the watching.

@@ -50,10 +50,6 @@ type Tx interface {
 // round trips beside those of fn. Errors: [ErrNotBuilt]; [ErrBehind] when the generation has not applied the log up to atLeast, in both
 // cases without a call of fn; what fn answered, or the database's.
 func Read(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, fn func(tx Tx, schema string) error) (at uint64, err error) {
-	return read(ctx, pool, projection, tenant, atLeast, func(tx Tx, generation int) error { return fn(tx, Schema(projection, generation)) })
-}
-
-func read(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, fn func(tx Tx, generation int) error) (at uint64, err error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return 0, err
@@ -72,24 +68,19 @@ func read(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, at
 		}
 	}()
 	var begin pgx.Batch
-	queueBegin(&begin, projection, tenant)
+	begin.Queue("begin isolation level repeatable read read only")
+	begin.Queue(`select l.generation, coalesce(c.position, 0) from proj.live l
+		left join proj.checkpoint c on c.projection = l.projection and c.generation = l.generation and c.tenant = $2
+		where l.projection = $1`, projection, tenant)
 	results := conn.SendBatch(ctx, &begin)
 	generation, at, err := begun(results, projection, atLeast)
 	if err = errors.Join(err, results.Close()); err != nil {
 		return at, err
 	}
-	return at, fn(conn, generation)
+	return at, fn(conn, Schema(projection, generation))
 }
 
-// queueBegin begins the transaction of a read and asks for the live generation and its position.
-func queueBegin(b *pgx.Batch, projection, tenant string) {
-	b.Queue("begin isolation level repeatable read read only")
-	b.Queue(`select l.generation, coalesce(c.position, 0) from proj.live l
-		left join proj.checkpoint c on c.projection = l.projection and c.generation = l.generation and c.tenant = $2
-		where l.projection = $1`, projection, tenant)
-}
-
-// begun reads the answers to queueBegin.
+// begun reads the answers to the beginning of a read.
 func begun(results pgx.BatchResults, projection string, atLeast uint64) (generation int, at uint64, err error) {
 	if _, err = results.Exec(); err == nil {
 		err = results.QueryRow().Scan(&generation, &at)
@@ -99,10 +90,52 @@ func begun(results pgx.BatchResults, projection string, atLeast uint64) (generat
 		return 0, 0, fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
 	case err != nil:
 		return 0, 0, fmt.Errorf("readmodel: which generation of %s is live: %w", projection, err)
-	case at < atLeast:
-		return generation, at, fmt.Errorf("readmodel: %s: %w", projection, ErrBehind)
 	}
-	return generation, at, nil
+	return generation, at, far(projection, at, atLeast)
+}
+
+// far is an error unless the projection is as far as was demanded.
+func far(projection string, at, atLeast uint64) error {
+	if at < atLeast {
+		return fmt.Errorf("readmodel: %s: %w", projection, ErrBehind)
+	}
+	return nil
+}
+
+// Query is a query of a read model in one statement, which sees one moment however it is asked.
+type Query struct {
+	// Head is a select that answers exactly one row, whether there are Rows or not, such as how many there are; "" is none. Its columns go to
+	// Into.
+	Head string
+	Into []any
+
+	// Columns, From, Order and Limit are what stands between the words of a select: "d.id, d.name", "documents_g1.documents d where …",
+	// "d.name, d.id", "20 offset 40". Without Order and Limit there may be one row at most.
+	Columns, From, Order, Limit string
+	// Row takes the next row.
+	Row func(pgx.CollectableRow) error
+
+	Args []any // of Head and of the rows, in which $1 is the first
+}
+
+// sql is the statement: first the generation that is live and its position, then the head, whether there are rows, their columns, and their
+// number where they are ordered: only the outermost order by is one that PostgreSQL promises to keep. There is always one row at least if
+// any generation is live.
+func (q Query) sql() string {
+	head, columns, join, tail := "", q.Columns, "", ""
+	if q.Head != "" {
+		head, join = "h.*, ", " cross join lateral ("+q.Head+") h"
+	}
+	from := q.From
+	if q.Order != "" {
+		columns += ", row_number() over (order by " + q.Order + ") as nth"
+		from += " order by " + q.Order + " limit " + q.Limit
+		tail = " order by r.nth"
+	}
+	projection, tenant := len(q.Args)+1, len(q.Args)+2
+	return fmt.Sprintf(`select l.generation, coalesce(c.position, 0), %s r.* from proj.live l
+		left join proj.checkpoint c on c.projection = l.projection and c.generation = l.generation and c.tenant = $%d%s
+		left join lateral (select true as found, %s from %s) r on true where l.projection = $%d%s`, head, tenant, join, columns, from, projection, tail)
 }
 
 // Guesses remembers which generations were live when they were read last. The zero value is ready; it is safe for concurrent use and grows with
@@ -111,41 +144,101 @@ type Guesses struct{ live sync.Map } // of guess, the generation
 
 type guess struct{ projection, tenant string }
 
-// ReadBatch is [Read] for statements that do not depend on each other's answers: queue is given a batch to put them in, with what is to be
-// done with the answers, and all is one round trip. It guesses the live generation from the last read. When the guess was wrong nothing
-// is done with the answers, and queue is called again with the right schema, so it must be callable more than once.
-func (g *Guesses) ReadBatch(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, queue func(b *pgx.Batch, schema string)) (at uint64, err error) {
+// promotions is how many generations may go live while one question is asked.
+const promotions = 3
+
+// errOther says that another generation is live than was believed.
+var errOther = errors.New("readmodel: another generation is live")
+
+// Ask is [Read] for what is one statement, and costs one round trip. query is called with the schema that was live when it was read last. When
+// that was wrong nothing is done with the answer, and query is called again with the right schema. along puts statements on other tables of
+// the database into the same round trip; they see a moment of their own. Both must be callable more than once; nil asks nothing along.
+func (g *Guesses) Ask(ctx context.Context, pool *pgxpool.Pool, projection, tenant string, atLeast uint64, query func(schema string) Query, along func(*pgx.Batch)) (at uint64, err error) {
 	key := guess{projection, tenant}
 	if known, ok := g.live.Load(key); ok {
-		at, right, err := g.readAs(ctx, pool, key, known.(int), atLeast, queue)
-		if right || err != nil && (!Passing(err) || ctx.Err() != nil) {
+		at, err := ask(ctx, pool, key, known.(int), atLeast, query, along)
+		if err == nil || !errors.Is(err, errOther) && (!Passing(err) || ctx.Err() != nil) {
 			return at, err
 		}
 		g.live.Delete(key)
 	}
-	return read(ctx, pool, projection, tenant, atLeast, func(tx Tx, generation int) error {
-		g.live.Store(key, generation)
-		var b pgx.Batch
-		queue(&b, Schema(projection, generation))
-		return tx.SendBatch(ctx, &b).Close()
-	})
+	for range promotions {
+		var generation int
+		err := pool.QueryRow(ctx, `select generation from proj.live where projection = $1`, projection).Scan(&generation)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return 0, fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("readmodel: which generation of %s is live: %w", projection, err)
+		}
+		if at, err = ask(ctx, pool, key, generation, atLeast, query, along); !errors.Is(err, errOther) {
+			g.live.Store(key, generation)
+			return at, err
+		}
+	}
+	return 0, fmt.Errorf("readmodel: %s is promoted again and again: %w", projection, errOther)
 }
 
-// readAs is ReadBatch with the generation that is believed to be live; right tells whether it is.
-func (g *Guesses) readAs(ctx context.Context, pool *pgxpool.Pool, key guess, believed int, atLeast uint64, queue func(b *pgx.Batch, schema string)) (at uint64, right bool, err error) {
+// ask asks the generation that is believed to be live. Errors: errOther; those of [Guesses.Ask].
+func ask(ctx context.Context, pool *pgxpool.Pool, of guess, believed int, atLeast uint64, query func(schema string) Query, along func(*pgx.Batch)) (at uint64, err error) {
+	q := query(Schema(of.projection, believed))
 	var b pgx.Batch
-	queueBegin(&b, key.projection, key.tenant)
-	queue(&b, Schema(key.projection, believed))
-	b.Queue("commit")
-	results := pool.SendBatch(ctx, &b)
-	generation, at, err := begun(results, key.projection, atLeast)
-	if err == nil && generation == believed {
-		return at, true, results.Close()
+	b.Queue(q.sql(), append(slices.Clip(q.Args), of.projection, of.tenant)...).Query(func(rows pgx.Rows) (err error) {
+		at, err = q.read(rows, of.projection, believed, atLeast)
+		return err
+	})
+	if along != nil {
+		along(&b)
 	}
-	for _, q := range b.QueuedQueries {
-		q.Fn = nil // the answers are another generation's
+	err = pool.SendBatch(ctx, &b).Close()
+	return at, err
+}
+
+// read takes the answer to sql, unless that is of another generation or not as far as was demanded.
+func (q Query) read(rows pgx.Rows, projection string, believed int, atLeast uint64) (at uint64, err error) {
+	defer rows.Close()
+	const pointer = 2 // columns: generation and position
+	skip, width := pointer+len(q.Into)+1, 0
+	for rows.Next() {
+		if width == 0 { // the first row
+			width = len(rows.FieldDescriptions())
+			var generation int
+			if err := (part{rows, 0, width}).Scan(&generation, &at); err != nil {
+				return at, err
+			}
+			if generation != believed {
+				return at, errOther
+			}
+			var found *bool
+			err := errors.Join(far(projection, at, atLeast), part{rows, pointer, width}.Scan(append(slices.Clip(q.Into), &found)...))
+			if err != nil || found == nil {
+				return at, err
+			}
+		}
+		if err := q.Row(part{rows, skip, width}); err != nil {
+			return at, err
+		}
 	}
-	return at, false, errors.Join(err, results.Close())
+	if err := rows.Err(); err != nil {
+		return at, err
+	}
+	if rows.CommandTag().RowsAffected() == 0 {
+		return at, fmt.Errorf("readmodel: %s: %w", projection, ErrNotBuilt)
+	}
+	return at, nil
+}
+
+// part is a row without its first columns, and without those at its end that nobody asks for.
+type part struct {
+	pgx.CollectableRow
+	skip, width int
+}
+
+// Scan implements pgx.CollectableRow.
+func (p part) Scan(dest ...any) error {
+	all := make([]any, p.width) // nil takes nothing
+	copy(all[p.skip:], dest)
+	return p.CollectableRow.Scan(all...)
 }
 
 // left are the codes with which a database refuses a tenant that lives elsewhere now: nobody may connect, it was dropped, or the role has another
@@ -199,6 +292,10 @@ func NewWaiter(moves *Moves) *Waiter {
 	return &Waiter{moves}
 }
 
+// Moved counts how often this process has learnt that the live generation moved: from its own projector, from another process that told it,
+// or by waiting. A change that a [Waiter.Wait] of this process was for has been counted when that returns.
+func (w *Waiter) Moved(projection, tenant string) uint64 { return w.moves.moved(projection, tenant) }
+
 // Wait returns nil once the live generation has applied the tenant's log up to position. It is woken by the projector of this
 // process, and by those of others where [Moves] are shared; besides it looks by itself, every 50 ms or, where it hears the others, every
 // 250 ms. The context bounds it, and then errors.Is finds the context's error. tenant is the id of the log, as in [Position].
@@ -210,6 +307,7 @@ func (w *Waiter) Wait(ctx context.Context, pool *pgxpool.Pool, projection, tenan
 	for {
 		at, err := Position(ctx, pool, projection, tenant)
 		if err == nil && at >= position {
+			w.moves.reach(projection, tenant, at) // before the projector says so
 			return nil
 		}
 		if ctx.Err() != nil {

@@ -3,6 +3,7 @@ package readmodel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/fstest"
@@ -181,8 +182,8 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestABatchIsAnsweredByTheLiveGeneration promotes, drops and goes behind what was read before.
-func TestABatchIsAnsweredByTheLiveGeneration(t *testing.T) {
+// TestAQueryIsAnsweredByTheLiveGeneration promotes, drops and goes behind what was read before.
+func TestAQueryIsAnsweredByTheLiveGeneration(t *testing.T) {
 	pool := open(t)
 	var guesses Guesses
 	exec := func(sql string) {
@@ -193,23 +194,33 @@ func TestABatchIsAnsweredByTheLiveGeneration(t *testing.T) {
 	}
 	exec(`create schema things_g1; create table things_g1.t as select 1 as n; create schema things_g2; create table things_g2.t as select 2 as n`)
 	read := func(atLeast uint64) (answers []int, at uint64, err error) {
-		at, err = guesses.ReadBatch(t.Context(), pool, "things", "t1", atLeast, func(b *pgx.Batch, schema string) {
-			for range 2 {
-				b.Queue(`select n from ` + schema + `.t`).QueryRow(func(row pgx.Row) error {
+		var head int
+		at, err = guesses.Ask(t.Context(), pool, "things", "t1", atLeast, func(schema string) Query {
+			return Query{
+				Head: `select n from ` + schema + `.t`, Into: []any{&head},
+				Columns: "n", From: schema + ".t",
+				Row: func(row pgx.CollectableRow) error {
 					var n int
 					err := row.Scan(&n)
-					answers = append(answers, n)
+					answers = append(answers, head, n)
 					return err
-				})
+				},
 			}
+		}, func(b *pgx.Batch) {
+			b.Queue(`select 7`).QueryRow(func(row pgx.Row) error {
+				var n int
+				err := row.Scan(&n)
+				answers = append(answers, n)
+				return err
+			})
 		})
 		return answers, at, err
 	}
 	wants := func(when string, answer int, position uint64) {
 		t.Helper()
 		got, at, err := read(0)
-		if err != nil || at != position || !slices.Equal(got, []int{answer, answer}) {
-			t.Errorf("%s: %v at %d, %v; want twice %d at %d", when, got, at, err, answer, position)
+		if err != nil || at != position || !slices.Equal(got, []int{answer, answer, 7}) {
+			t.Errorf("%s: %v at %d, %v; want twice %d and 7 at %d", when, got, at, err, answer, position)
 		}
 	}
 	wants("first", 1, 5)
@@ -250,9 +261,9 @@ func (ending) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQuery
 }
 func (ending) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// TestABatchThatWasNotAnsweredIsAFailure ends the context when the answers of another generation were passed over: that must not look like an
+// TestAQueryThatWasNotAnsweredIsAFailure ends the context when the answers of another generation were passed over: that must not look like an
 // answer without rows.
-func TestABatchThatWasNotAnsweredIsAFailure(t *testing.T) {
+func TestAQueryThatWasNotAnsweredIsAFailure(t *testing.T) {
 	plain := open(t)
 	if _, err := plain.Exec(t.Context(), `create schema things_g1; create table things_g1.t (n int); create schema things_g2; create table things_g2.t (n int)`); err != nil {
 		t.Fatal(err)
@@ -267,9 +278,46 @@ func TestABatchThatWasNotAnsweredIsAFailure(t *testing.T) {
 	defer pool.Close()
 	var guesses Guesses
 	guesses.live.Store(guess{"things", "t1"}, 2) // the first is live
-	if _, err := guesses.ReadBatch(ctx, pool, "things", "t1", 0, func(b *pgx.Batch, schema string) {
-		b.Queue(`select n from ` + schema + `.t`)
-	}); !errors.Is(err, context.Canceled) {
+	if _, err := guesses.Ask(ctx, pool, "things", "t1", 0, func(schema string) Query {
+		return Query{Columns: "n", From: schema + ".t", Row: func(pgx.CollectableRow) error { return errors.New("there is none") }}
+	}, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// TestTheRowsOfAQueryAreAList has a head with and without rows, parts, an order, and parameters.
+func TestTheRowsOfAQueryAreAList(t *testing.T) {
+	pool := open(t)
+	if _, err := pool.Exec(t.Context(), `create schema things_g1; create table things_g1.t as select n, 'v' || n as v from generate_series(1, 30) n`); err != nil {
+		t.Fatal(err)
+	}
+	var guesses Guesses
+	for _, c := range []struct {
+		least, limit, offset, total int
+		want                        []int
+	}{
+		{0, 3, 0, 30, []int{30, 29, 28}}, {0, 3, 28, 30, []int{2, 1}}, {0, 3, 30, 30, nil}, {29, 10, 0, 1, []int{30}}, {30, 10, 0, 0, nil},
+	} {
+		var total, twice int
+		var got []int
+		at, err := guesses.Ask(t.Context(), pool, "things", "t1", 0, func(schema string) Query {
+			return Query{
+				Head: `select count(*), 2 * count(*) from ` + schema + `.t where n > $1`, Into: []any{&total, &twice},
+				Columns: "v, n", From: schema + ".t where n > $1", Order: "length(v) desc, v desc", Limit: fmt.Sprint(c.limit, " offset ", c.offset),
+				Args: []any{c.least}, Row: func(row pgx.CollectableRow) error {
+					var v string
+					var n int
+					err := row.Scan(&v, &n)
+					if v != fmt.Sprint("v", n) {
+						t.Error(v, n)
+					}
+					got = append(got, n)
+					return err
+				},
+			}
+		}, nil)
+		if err != nil || at != 5 || total != c.total || twice != 2*c.total || !slices.Equal(got, c.want) {
+			t.Errorf("%+v: got %v of %d at %d, %v", c, got, total, at, err)
+		}
 	}
 }

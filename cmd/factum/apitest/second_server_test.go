@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,4 +112,72 @@ func TestAccessEndsOnEveryServer(t *testing.T) {
 	for _, server := range []*world{w, other} {
 		server.eventually(200, ask(server, admin))
 	}
+}
+
+// TestQueriesNoticeWhatEnds: a query that was just answered is refused as soon as what let it in has ended; at once by the process in which it
+// ended, and by others in time.
+func TestQueriesNoticeWhatEnds(t *testing.T) {
+	w := newWorld(t)
+	other := w.second()
+	admin, platform := w.person("Admin"), w.person("Platform")
+	w.administers(platform)
+	tenant := w.tenant(admin, "A")
+	base := "/api/tenants/" + tenant
+	for name, c := range map[string]struct {
+		end    func(p person)
+		status int
+	}{
+		"the session":  {func(p person) { w.want(w.call("POST", "/api/auth/logout", p.token, nil), 200) }, 401},
+		"all sessions": {func(p person) { w.want(w.call("POST", "/api/auth/logout-all", p.token, nil), 200) }, 401},
+		"one from the list": {func(p person) {
+			panel := w.login(p, password)
+			list := w.want(w.call("GET", "/api/auth/sessions", p.token, nil), 200)
+			current := list.text("sessions.0.id")
+			if list.at("sessions.0.current") != true {
+				current = list.text("sessions.1.id")
+			}
+			w.want(w.call("DELETE", "/api/auth/sessions/"+current, panel.token, nil), 200)
+		}, 401},
+		"the password": {func(p person) {
+			panel := w.login(p, password)
+			w.want(w.call("POST", "/api/auth/password/change", panel.token, map[string]any{"current_password": password, "new_password": "another stator coil 4711"}), 200)
+		}, 401},
+		"the account": {func(p person) {
+			w.want(w.call("POST", "/api/platform/users/"+p.id+"/deactivate", platform.token, nil), 200)
+		}, 401},
+		"the membership": {func(p person) { w.want(w.call("DELETE", base+"/users/"+p.id, admin.token, nil), 200) }, 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := w.person(strings.ReplaceAll(name, " ", "-"))
+			w.grant(tenant, p, "viewer")
+			ask := func(w *world) func() answer {
+				return func() answer { return w.call("GET", base+"/documents", p.token, nil) }
+			}
+			for range 3 {
+				w.want(ask(w)(), 200)
+				other.want(ask(other)(), 200)
+			}
+			c.end(p)
+			w.want(ask(w)(), c.status)
+			other.eventually(c.status, ask(other))
+			other.want(ask(other)(), c.status)
+		})
+	}
+	t.Run("an API key", func(t *testing.T) {
+		made := w.want(w.call("POST", base+"/api-keys", admin.token, map[string]any{"name": "press", "role": "viewer", "expires_in_days": 1}), 201)
+		key := made.text("data.key")
+		for range 3 {
+			w.want(w.call("GET", base+"/documents", key, nil), 200)
+			other.want(other.call("GET", base+"/documents", key, nil), 200)
+		}
+		w.want(w.call("GET", "/api/tenants/"+w.tenant(admin, "B")+"/documents", key, nil), 404)
+		w.want(w.call("DELETE", base+"/api-keys/"+made.text("data.id"), admin.token, nil), 200)
+		w.want(w.call("GET", base+"/documents", key, nil), 401)
+		other.eventually(401, func() answer { return other.call("GET", base+"/documents", key, nil) })
+	})
+	t.Run("the tenant", func(t *testing.T) {
+		w.want(w.call("GET", base+"/documents", admin.token, nil), 200)
+		w.want(w.call("DELETE", base, admin.token, nil), 200)
+		w.want(w.call("GET", base+"/documents", admin.token, nil), 404)
+	})
 }
