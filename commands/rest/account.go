@@ -2,8 +2,6 @@ package rest
 
 import (
 	"context"
-	"encoding/json"
-	"maps"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -46,24 +44,10 @@ type profile struct {
 		FirstName *string `json:"first_name,omitempty" minLength:"1" maxLength:"100" example:"Mina"`
 		LastName  *string `json:"last_name,omitempty" minLength:"1" maxLength:"100" example:"Okoro"`
 	}
-	RawBody []byte
 }
 
-// Resolve implements huma.Resolver. The contract refuses null, which huma takes for a field that is not there.
-func (in *profile) Resolve(huma.Context) []error {
-	wrong := map[string][]string{}
-	maps.Copy(wrong, in.command().Check())
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(in.RawBody, &fields); err != nil {
-		return httpapi.Wrong(wrong) // the schema tells what is no object
-	}
-	for _, name := range []string{"first_name", "last_name"} {
-		if string(fields[name]) == "null" {
-			wrong[name] = []string{"Must not be null."}
-		}
-	}
-	return httpapi.Wrong(wrong)
-}
+// Resolve implements huma.Resolver.
+func (in *profile) Resolve(huma.Context) []error { return httpapi.Wrong(in.command().Check()) }
 
 func (in *profile) command() commands.ChangeProfile {
 	return commands.ChangeProfile{FirstName: in.Body.FirstName, LastName: in.Body.LastName}
