@@ -145,8 +145,6 @@ func (s *site) start(t *testing.T, changes ...string) (*running, devInfo) {
 func (p *running) ready() devInfo {
 	p.t.Helper()
 	p.await(p.told("ready http://"))
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	_, rest, _ := strings.Cut(p.said(), "ready ")
 	base, _, _ := strings.Cut(rest, " ")
 	return devInfo{BaseURL: base}
