@@ -30,7 +30,7 @@ demo: setup build ## Run the main job step by step; uses what runs, else starts 
 .PHONY: test
 test: setup ## Run all tests; they bring their own servers up and down
 	@echo 'testing $(if $(RACE),with,without) the race detector; the first run also compiles everything'
-	@$(GO) test $(RACE) -p 2 -timeout 20m ./...
+	@GORACE='atexit_sleep_ms=20' $(GO) test $(RACE) -p 2 -vet=off -ldflags='-s -w' -timeout 20m ./...
 
 .PHONY: check
 check: check-format check-modules check-arrows check-openapi check-lint ## Formatting, modules, import arrows, OpenAPI, linters

@@ -175,7 +175,7 @@ func newWorldOn(t *testing.T, caps eventstore.Caps) *world {
 		t.Fatal(err)
 	}
 	keys := keyring.Open(pool, kek)
-	accounts, err := auth.New(t.Context(), auth.Config{Pool: pool, Secrets: keys})
+	accounts, err := auth.New(t.Context(), auth.Config{Pool: pool, Secrets: keys, HashMemory: 256})
 	if err != nil {
 		t.Fatal(err)
 	}

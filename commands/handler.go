@@ -34,12 +34,22 @@ type Receipt struct {
 
 // Step is one stream's part of a command.
 type Step interface {
-	// load folds the stream. done is the receipt of this very command's events in it, if there are any, and events is how many.
-	load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (done *Receipt, events int, err error)
+	// load folds the stream, or once takes what loadAhead has folded.
+	load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (done, error)
+	// loadAhead folds the stream when so many turns have ended at it.
+	loadAhead(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta, ended uint64) error
+	// keepAhead keeps what loadAhead has folded only if as many turns have ended by now.
+	keepAhead(ended uint64)
 	decide() (facts []any, claims []eventstore.Claim, err error)
 	stream() eventstore.StreamID
 	version() eventstore.Version
 	settle()
+}
+
+// done is what a step's stream holds of this very command.
+type done struct {
+	receipt *Receipt // nil for nothing
+	events  int
 }
 
 // Decision is the [Step] of one aggregate. After [Executor.Execute] it holds the state that the command led to.
@@ -58,24 +68,46 @@ type Decision[S, C, E any] struct {
 	current S
 	at      eventstore.Version
 	facts   []E
+
+	ahead   *done  // what loadAhead has found and nobody used
+	aheadAt uint64 // turns that had ended then
 }
 
 func (d *Decision[S, C, E]) stream() eventstore.StreamID { return d.Stream }
 func (d *Decision[S, C, E]) version() eventstore.Version { return d.at }
 func (d *Decision[S, C, E]) settle()                     { d.State = d.Decider.Fold(d.current, d.facts...) }
 
-func (d *Decision[S, C, E]) load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (*Receipt, int, error) {
-	d.facts = nil
-	var done *Receipt
+func (d *Decision[S, C, E]) load(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta) (done, error) {
+	if d.ahead == nil {
+		if err := d.loadAhead(ctx, log, codec, meta, 0); err != nil {
+			return done{}, err
+		}
+	}
+	found := *d.ahead
+	d.ahead = nil
+	return found, nil
+}
+
+func (d *Decision[S, C, E]) loadAhead(ctx context.Context, log eventstore.Log, codec *seal.Codec, meta eventstore.Meta, ended uint64) error {
+	d.facts, d.ahead, d.aheadAt = nil, nil, ended
+	var found done
 	var err error
-	events := 0
 	d.current, d.at, err = fold(ctx, log, codec, d.Decider, d.Stream, func(rec eventstore.Recorded) {
 		if rec.Meta.Command == meta.Command && rec.Meta.Actor == meta.Actor {
-			done = &Receipt{Tenant: rec.Tenant, Version: rec.Version, Position: rec.Position, Replayed: true}
-			events++
+			found.receipt = &Receipt{Tenant: rec.Tenant, Version: rec.Version, Position: rec.Position, Replayed: true}
+			found.events++
 		}
 	})
-	return done, events, err
+	if err == nil {
+		d.ahead = &found
+	}
+	return err
+}
+
+func (d *Decision[S, C, E]) keepAhead(ended uint64) {
+	if d.aheadAt != ended {
+		d.ahead = nil
+	}
 }
 
 func (d *Decision[S, C, E]) decide() ([]any, []eventstore.Claim, error) {
@@ -175,11 +207,11 @@ func (x *Executor) Execute(ctx context.Context, tenant eventstore.TenantID, meta
 	}
 	meta.At = meta.At.UTC().Truncate(time.Microsecond)
 	// Nothing depends on the turn but work: those who would conflict in this process wait instead. Other processes still conflict.
-	done, err := x.turns.take(ctx, tenant, steps)
+	leave, err := x.turns.take(ctx, tenant, steps)
 	if err != nil {
 		return Receipt{}, err
 	}
-	defer done()
+	defer leave()
 	e := &execution{
 		log: x.store.Tenant(tenant), codec: x.codec, tenant: tenant, meta: meta, steps: steps,
 		atOnce: x.store.Caps().MultiStream, receipt: Receipt{Tenant: tenant},
@@ -191,6 +223,25 @@ func (x *Executor) Execute(ctx context.Context, tenant eventstore.TenantID, meta
 		return Receipt{}, err
 	}
 	return e.receipt, nil
+}
+
+// Ahead loads the streams of the steps before their commands are known, so that an [Executor.Execute] of the same steps need not wait for it.
+// What others append meanwhile is no harm: Execute loads again if it was in this process, and elsewhere it makes a conflict. forget must be
+// called after Execute, or instead of it.
+func (x *Executor) Ahead(ctx context.Context, tenant eventstore.TenantID, meta eventstore.Meta, steps ...Step) (forget func(), err error) {
+	log := x.store.Tenant(tenant)
+	forgets := make([]func(), len(steps))
+	all, ctx := errgroup.WithContext(ctx)
+	for i, s := range steps {
+		var ended uint64
+		ended, forgets[i] = x.turns.watch(tenant, s.stream())
+		all.Go(func() error { return s.loadAhead(ctx, log, x.codec, meta, ended) })
+	}
+	return func() {
+		for _, forget := range forgets {
+			forget()
+		}
+	}, all.Wait()
 }
 
 // execution is one command on its way.
@@ -285,19 +336,13 @@ func pause(ctx context.Context, try int) bool {
 	}
 }
 
-// done is what a step's stream holds of this very command.
-type done struct {
-	receipt *Receipt // nil for nothing
-	events  int
-}
-
 // load loads the steps side by side: each costs a round trip.
 func (e *execution) load(ctx context.Context, steps []Step) ([]done, error) {
 	found := make([]done, len(steps))
 	all, ctx := errgroup.WithContext(ctx)
 	for i, s := range steps {
 		all.Go(func() (err error) {
-			found[i].receipt, found[i].events, err = s.load(ctx, e.log, e.codec, e.meta)
+			found[i], err = s.load(ctx, e.log, e.codec, e.meta)
 			return err
 		})
 	}

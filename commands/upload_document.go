@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/factum-platform/factum/domain/document"
 	"github.com/factum-platform/factum/domain/es"
 	"github.com/factum-platform/factum/domain/file"
@@ -73,18 +75,20 @@ func (c *Commands) UploadDocument(ctx context.Context, by Caller, in UploadDocum
 	object := c.c.NewID()
 	key := fmt.Sprintf("tenants/%s/files/%s/%s/%s", in.DatabaseName, object[0:2], object[2:4], object)
 	sums := newDigests()
-	// The policy counts as of when the content was there: it is read while the object store makes that durable.
-	policy := sync.OnceValues(func() (timestamping.State, error) { return c.policy(ctx, in.TenantID) })
+	// What is known once the content has passed by is loaded while the object store makes that durable.
+	u := &uploading{tenant: LogOf(in.TenantID)}
+	defer u.close()
+	ahead := sync.OnceValue(func() error { return u.load(ctx, c, by, sums) })
 	var early sync.WaitGroup
 	defer early.Wait()
 	body := &ending{r: io.TeeReader(&limited{r: in.Body, left: MaxFileBytes}, sums), ended: func() {
-		early.Go(func() { _, _ = policy() }) // recordUpload is told the same
+		early.Go(func() { _ = ahead() }) // recordUpload is told the same
 	}}
 	size, err := c.c.Objects.Put(ctx, key, body)
 	if err != nil {
 		return Uploaded{}, Receipt{}, err
 	}
-	out, receipt, err := c.recordUpload(ctx, by, in, key, size, sums, policy)
+	out, receipt, err := c.recordUpload(ctx, by, in, key, size, u, ahead)
 	// The object is removed when nothing refers to it for certain: after a definite failure, or when the content was known.
 	if (err != nil && !MayHaveHappened(err)) || (err == nil && out.ObjectKey != key) {
 		c.discard(ctx, key)
@@ -101,14 +105,45 @@ func (c *Commands) discard(ctx context.Context, key string) {
 	}
 }
 
-// policy is the tenant's policy of time-stamping as it is now.
-func (c *Commands) policy(ctx context.Context, tenantID string) (timestamping.State, error) {
-	state, _, err := fold(ctx, c.c.Store.Tenant(LogOf(tenantID)), c.c.Codec, timestamping.Decider, eventstore.StreamID{Kind: timestamping.Kind, ID: timestamping.StreamID}, nil)
-	return state, err
+// uploading is an upload whose content is known: its two streams as they were then, and the tenant's policy.
+type uploading struct {
+	tenant                      eventstore.TenantID
+	sha, md, fileID, documentID string
+	policy                      timestamping.State
+	keep                        *Decision[file.State, file.Command, file.Event]
+	upload                      *Decision[document.State, document.Command, document.Event]
+	forget                      func()
+}
+
+func (u *uploading) load(ctx context.Context, c *Commands, by Caller, sums *digests) error {
+	u.sha, u.md = sums.hex()
+	mac, err := c.c.MAC(ctx, string(u.tenant), "file", u.sha)
+	if err != nil {
+		return err
+	}
+	u.fileID, u.documentID = es.FormatID([16]byte(mac[:16])), es.Key("document", string(u.tenant), by.UserID, by.Command)
+	u.keep, u.upload = fileStep(u.fileID, nil), documentStep(u.documentID, nil)
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() (err error) {
+		u.forget, err = c.x.Ahead(ctx, u.tenant, by.meta(), u.keep, u.upload)
+		return err
+	})
+	all.Go(func() (err error) {
+		policy := eventstore.StreamID{Kind: timestamping.Kind, ID: timestamping.StreamID}
+		u.policy, _, err = fold(ctx, c.c.Store.Tenant(u.tenant), c.c.Codec, timestamping.Decider, policy, nil)
+		return err
+	})
+	return all.Wait()
+}
+
+func (u *uploading) close() {
+	if u.forget != nil {
+		u.forget()
+	}
 }
 
 func (c *Commands) recordUpload(
-	ctx context.Context, by Caller, in UploadDocument, key string, size int64, sums *digests, policy func() (timestamping.State, error),
+	ctx context.Context, by Caller, in UploadDocument, key string, size int64, u *uploading, ahead func() error,
 ) (Uploaded, Receipt, error) {
 	described, err := in.Describe()
 	if err != nil {
@@ -122,31 +157,23 @@ func (c *Commands) recordUpload(
 	if err := p.err(); err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
 	}
-	tenant := LogOf(in.TenantID)
-	sha, md := sums.hex()
-	mac, err := c.c.MAC(ctx, string(tenant), "file", sha)
-	if err != nil {
-		return Uploaded{}, Receipt{}, err
-	}
-	fileID, documentID := es.FormatID([16]byte(mac[:16])), es.Key("document", string(tenant), by.UserID, by.Command)
-	stamping, err := policy()
-	if err != nil {
+	if err := ahead(); err != nil {
 		return Uploaded{}, Receipt{}, err
 	}
 	at := stamp(by.At)
-	keep := fileStep(fileID, file.Keep{
-		FileID: fileID, SHA256: sha, MD5: md, ObjectKey: key, Size: size,
-		DocumentID: documentID, By: by.UserID, Stamp: stamping.Enabled, At: at,
-	})
-	upload := documentStep(documentID, document.Upload{
-		DocumentID: documentID, FileID: fileID, Filename: es.Person(filename), MimeType: mime, Metadata: described.Metadata, By: by.UserID, At: at,
-	})
+	u.keep.Command = file.Keep{
+		FileID: u.fileID, SHA256: u.sha, MD5: u.md, ObjectKey: key, Size: size,
+		DocumentID: u.documentID, By: by.UserID, Stamp: u.policy.Enabled, At: at,
+	}
+	u.upload.Command = document.Upload{
+		DocumentID: u.documentID, FileID: u.fileID, Filename: es.Person(filename), MimeType: mime, Metadata: described.Metadata, By: by.UserID, At: at,
+	}
 	// The file goes first: a document is never seen before its file.
-	receipt, err := c.x.Execute(ctx, tenant, by.meta(), keep, upload)
+	receipt, err := c.x.Execute(ctx, u.tenant, by.meta(), u.keep, u.upload)
 	if err != nil {
 		return Uploaded{}, Receipt{}, err
 	}
-	f, d := keep.State, upload.State
+	f, d := u.keep.State, u.upload.State
 	return Uploaded{
 		DocumentID: d.ID, Filename: d.Filename.Reveal(), MimeType: d.MimeType, FileID: d.FileID, UserID: d.UploadedBy, CreatedAt: d.UploadedAt,
 		Metadata: document.Metadata(d.Metadata),

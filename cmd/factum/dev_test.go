@@ -45,21 +45,26 @@ func startFactum(t *testing.T, until string, args ...string) *running {
 // launchFactum starts the real program and does not wait.
 func launchFactum(t *testing.T, args ...string) *running {
 	t.Helper()
-	return launchFactumWith(t, nil, args...)
+	exe, err := program()
+	must(t, err)
+	return launch(t, exec.Command(exe, args...))
 }
 
-// launchFactumWith is launchFactum with more environment.
-func launchFactumWith(t *testing.T, env []string, args ...string) *running {
+// launchFactumKilledAt is launchFactum with an end by kill -9 at a step of a move or an import.
+func launchFactumKilledAt(t *testing.T, step string, args ...string) *running {
 	t.Helper()
 	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	cmd := exec.Command(exe, args...)
+	cmd.Env = append(os.Environ(), killAtStep+"="+step)
+	return launch(t, cmd)
+}
+
+func launch(t *testing.T, cmd *exec.Cmd) *running {
+	t.Helper()
 	p := &running{
-		t: t, args: strings.Join(args, " "), cmd: exec.Command(exe, args...), output: &bytes.Buffer{}, done: make(chan struct{}),
-		waiting: map[string]chan struct{}{},
+		t: t, args: strings.Join(cmd.Args[1:], " "), cmd: cmd, output: &bytes.Buffer{}, done: make(chan struct{}), waiting: map[string]chan struct{}{},
 	}
-	p.cmd.Env = append(append(os.Environ(), runAsFactum+"=1"), env...)
 	pipe, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -521,13 +526,11 @@ func TestTSADown(t *testing.T) {
 // refusedStart runs factum to its end, which must be a failure, and returns its one sentence.
 func refusedStart(t *testing.T, args ...string) string {
 	t.Helper()
-	exe, err := os.Executable()
+	exe, err := program()
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, exe, args...)
-	cmd.Env = append(os.Environ(), runAsFactum+"=1")
-	out, err := cmd.CombinedOutput()
+	out, err := exec.CommandContext(ctx, exe, args...).CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Fatalf("%v: %s", err, out)

@@ -110,7 +110,7 @@ func TestATenantLeavesAndComesBack(t *testing.T) {
 		}
 		gone(t, c, tenant)
 		if step != "" {
-			p := launchFactumWith(t, []string{killAtStep + "=" + step}, s.cli("tenants", "import", file, "--server=east")...)
+			p := launchFactumKilledAt(t, step, s.cli("tenants", "import", file, "--server=east")...)
 			<-p.done
 			if code := p.kill(syscall.SIGTERM); code != -1 {
 				t.Fatalf("%s: exit code %d: %s", step, code, p.output)
@@ -216,13 +216,13 @@ func TestATenantLeavesAndComesBack(t *testing.T) {
 		if !slices.Contains(mine.Data, membership{tenant, "admin"}) {
 			t.Fatalf("the owner's tenants: %+v", mine.Data)
 		}
+		up, err := uploadOne(t.Context(), info.BaseURL, owner.token, tenant, 79)
+		must(t, err)
+		awaitStamped(t, owner, tenant, up.file) // and with it the read model shows all that is older
 		content, err := owner.fetch(t.Context(), "/api/tenants/"+tenant+"/documents/"+last.document+"/download")
 		if err != nil || !bytes.Equal(content, last.content) {
 			t.Fatal("a document came changed:", err)
 		}
-		up, err := uploadOne(t.Context(), info.BaseURL, owner.token, tenant, 79)
-		must(t, err)
-		awaitStamped(t, owner, tenant, up.file)
 		gone(t, passer, tenant)
 	})
 }

@@ -47,15 +47,16 @@ type load struct {
 	failures []string
 }
 
-func startLoad(t *testing.T, c *demoClient, tenant string, at ...string) *load {
+// startLoad uploads three times in every pace, and reads.
+func startLoad(t *testing.T, c *demoClient, tenant string, pace time.Duration, at ...string) *load {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	l := &load{t: t, tenant: tenant, stop: stop}
 	for w := range 3 {
 		l.wg.Go(func() {
-			pace := time.Tick(40 * time.Millisecond)
+			due := time.Tick(pace)
 			for n := w; ctx.Err() == nil; n += 3 {
-				<-pace
+				<-due
 				began := time.Now()
 				up, err := uploadOne(context.WithoutCancel(ctx), at[n%len(at)], c.token, tenant, n)
 				l.mu.Lock()
@@ -72,9 +73,9 @@ func startLoad(t *testing.T, c *demoClient, tenant string, at ...string) *load {
 	for range 2 {
 		l.wg.Go(func() { // one after the other, from all processes: nothing may go backwards
 			position, total := 0, 0
-			pace := time.Tick(10 * time.Millisecond)
+			due := time.Tick(pace / 4)
 			for n := 0; ctx.Err() == nil; n++ {
-				<-pace
+				<-due
 				p, docs, err := listed(context.WithoutCancel(ctx), c, at[n%len(at)], tenant)
 				l.mu.Lock()
 				l.reads++
@@ -193,8 +194,8 @@ func TestATenantMovesWhileItIsUsed(t *testing.T) {
 	east := s.addEast(t)
 	c, tenant := tenantClient(t, first)
 	other, bystander := tenantClient(t, first)
-	l := startLoad(t, c, tenant, first.BaseURL, second.BaseURL)
-	quiet := startLoad(t, other, bystander, second.BaseURL)
+	l := startLoad(t, c, tenant, 40*time.Millisecond, first.BaseURL, second.BaseURL)
+	quiet := startLoad(t, other, bystander, 40*time.Millisecond, second.BaseURL)
 	l.written(30)
 	for i, to := range []string{"east", "main"} {
 		out := launchFactum(t, s.cli("tenants", "move", tenant, "--to="+to)...).ended(t, 0)
@@ -235,12 +236,13 @@ func TestAMoverThatIsKilled(t *testing.T) {
 	_, info := s.start(t)
 	s.addEast(t)
 	c, tenant := tenantClient(t, info)
-	l := startLoad(t, c, tenant, info.BaseURL)
+	// Slow enough for a log that does not grow faster than it is moved, again and again.
+	l := startLoad(t, c, tenant, 200*time.Millisecond, info.BaseURL)
 	l.written(5)
 	places := [2]string{"main", "east"}
 	for _, step := range []string{"made", "copied", "built", "closed", "caught up", "switched", "opened"} {
 		began, to := time.Now(), places[1]
-		p := launchFactumWith(t, []string{killAtStep + "=" + step}, s.cli("tenants", "move", tenant, "--to="+to)...)
+		p := launchFactumKilledAt(t, step, s.cli("tenants", "move", tenant, "--to="+to)...)
 		<-p.done
 		if code := p.kill(0); code != -1 {
 			t.Fatalf("%s: exit code %d: %s", step, code, p.output)
@@ -259,7 +261,7 @@ func TestAMoverThatIsKilled(t *testing.T) {
 	}
 	// One that is given up.
 	to := places[1]
-	p := launchFactumWith(t, []string{killAtStep + "=copied"}, s.cli("tenants", "move", tenant, "--to="+to)...)
+	p := launchFactumKilledAt(t, "copied", s.cli("tenants", "move", tenant, "--to="+to)...)
 	<-p.done
 	if out := launchFactum(t, s.cli("tenants", "move", tenant, "--to=west")...).ended(t, 1); !strings.Contains(out, "there is no such database server") {
 		t.Error(out)
@@ -286,7 +288,7 @@ func TestAMoveThatFailsLeavesTheTenantAlone(t *testing.T) {
 	}
 	// The read model's table refuses one of the documents there.
 	database := s.text(`select database from placement.databases where server = 'main'`)
-	p := launchFactumWith(t, []string{killAtStep + "=made"}, s.cli("tenants", "move", tenant, "--to=east")...)
+	p := launchFactumKilledAt(t, "made", s.cli("tenants", "move", tenant, "--to=east")...)
 	<-p.done
 	there := strings.Replace(east, "/postgres?", "/"+database+"?", 1)
 	conn, err := pgx.Connect(t.Context(), there)

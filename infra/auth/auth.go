@@ -3,6 +3,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -51,6 +52,9 @@ type Config struct {
 	Secrets Secrets
 	Issuer  string           // iss and aud of the tokens; "" means "factum". The same for all processes.
 	Now     func() time.Time // nil means time.Now
+	// HashMemory is how many KiB the hash of a new password takes; 0 means 64 MiB, which is what people are to have. Only tests take less: with the
+	// race detector a hash takes a second. The same for all processes, because a log-in renews what was hashed otherwise.
+	HashMemory uint32
 }
 
 // Auth is safe for concurrent use, also by several processes.
@@ -81,7 +85,7 @@ func New(ctx context.Context, c Config) (*Auth, error) {
 	if _, err := signing.current(ctx); err != nil {
 		return nil, err
 	}
-	hashes, err := newPasswords()
+	hashes, err := newPasswords(cmp.Or(c.HashMemory, argon2Params.Memory))
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}

@@ -35,9 +35,12 @@ type passwords struct {
 	dummy   string // the hash of no password; checked in place of a missing one, so that both take the same time
 }
 
-func newPasswords() (*passwords, error) {
+// newPasswords takes the memory of a hash in KiB.
+func newPasswords(memory uint32) (*passwords, error) {
+	params := argon2Params
+	params.Memory = memory
 	p := &passwords{
-		swapper: passwap.NewSwapper(argon2.NewArgon2id(argon2Params, nil), bcrypt.New(12, nil)),
+		swapper: passwap.NewSwapper(argon2.NewArgon2id(params, nil), bcrypt.New(12, nil)),
 		slots:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	var err error

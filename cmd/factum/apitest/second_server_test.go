@@ -23,7 +23,7 @@ const accessEnds = 5 * time.Second
 // read models, and keeps sessions of its own. It differs from the first by what changes say.
 func (w *world) second(changes ...func(*httpapi.Config)) *world {
 	w.t.Helper()
-	accounts, err := auth.New(w.t.Context(), auth.Config{Pool: w.platform, Secrets: w.keys})
+	accounts, err := auth.New(w.t.Context(), auth.Config{Pool: w.platform, Secrets: w.keys, HashMemory: hashMemory})
 	if err != nil {
 		w.t.Fatal(err)
 	}

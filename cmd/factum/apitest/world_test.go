@@ -200,6 +200,9 @@ type contents interface {
 	readapi.Objects
 }
 
+// hashMemory is what a password's hash takes here, in KiB: what these tests show is the same with less.
+const hashMemory = 256
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	objects := folder(t.TempDir())
@@ -235,7 +238,9 @@ func newWorldOn(t *testing.T, objects contents) *world {
 	must(err)
 	keys := keyring.Open(w.platform, kek)
 	w.keys = keys
-	w.accounts, err = auth.New(ctx, auth.Config{Pool: w.platform, Secrets: keys, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) }})
+	w.accounts, err = auth.New(ctx, auth.Config{
+		Pool: w.platform, Secrets: keys, HashMemory: hashMemory, Now: func() time.Time { return time.Now().Add(time.Duration(w.shift.Load())) },
+	})
 	must(err)
 	registry, err := eventstore.NewRegistry(domain.Catalog()...)
 	must(err)
