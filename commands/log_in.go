@@ -21,6 +21,10 @@ type LoggedIn struct {
 	Tokens auth.Tokens
 }
 
+// Busy is auth.ErrBusy while a log-in would be refused for it. Asked first, it lets a flood of them cost next to nothing; an answer of nil promises
+// nothing.
+func (c *Commands) Busy() error { return c.c.Auth.Busy() }
+
 // LogIn checks the password and begins a session. An unknown address costs the same time as a wrong password and gives the
 // same error. After some failures, of an account or of a network address, passwords are not looked at for a while. Errors:
 // *[ValidationError], auth.ErrInvalidCredentials, *auth.ThrottledError, auth.ErrBusy; *[es.Refusal] user.inactive, and user.unverified where
@@ -32,9 +36,6 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 		p.add("password", "Must not be empty.")
 	}
 	if err := p.err(); err != nil {
-		return LoggedIn{}, err
-	}
-	if err := c.c.Auth.Busy(); err != nil {
 		return LoggedIn{}, err
 	}
 	loginKey, err := c.loginKey(ctx, normaliseEmail(in.Email))
