@@ -38,6 +38,11 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err := p.err(); err != nil {
 		return LoggedIn{}, err
 	}
+	place, err := c.c.Auth.Place()
+	if err != nil {
+		return LoggedIn{}, err
+	}
+	defer place.Leave()
 	loginKey, err := c.loginKey(ctx, normaliseEmail(in.Email))
 	if err != nil {
 		return LoggedIn{}, err
@@ -53,7 +58,7 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	if err := c.checkPassword(ctx, attempt, account.ID, in.Password); err != nil {
+	if err := c.checkPassword(ctx, place, attempt, account.ID, in.Password); err != nil {
 		return LoggedIn{}, err
 	}
 	if account.Inactive {
@@ -113,10 +118,10 @@ func (c *Commands) accountByID(ctx context.Context, id string) (user.State, erro
 
 // checkPassword compares and counts; userID may be "". The attempt was admitted. Once others that were made at the same moment have failed too
 // often, it says nothing of the password: else as many as can wait could be tried at once.
-func (c *Commands) checkPassword(ctx context.Context, attempt auth.Attempt, userID, password string) error {
+func (c *Commands) checkPassword(ctx context.Context, place auth.Place, attempt auth.Attempt, userID, password string) error {
 	err := auth.ErrInvalidCredentials
 	if len(password) <= auth.MaxPasswordBytes {
-		err = c.c.Auth.CheckPassword(ctx, userID, password)
+		err = place.CheckPassword(ctx, userID, password)
 	}
 	wrong := errors.Is(err, auth.ErrInvalidCredentials)
 	if err != nil && !wrong {
