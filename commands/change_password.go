@@ -36,7 +36,12 @@ func (c *Commands) ChangePassword(ctx context.Context, by auth.Principal, in Cha
 	if err := c.c.Auth.Admit(ctx, attempt); err != nil {
 		return err
 	}
-	err = c.checkPassword(ctx, attempt, by.UserID, in.Current)
+	place, err := c.c.Auth.Place()
+	if err != nil {
+		return err
+	}
+	err = c.checkPassword(ctx, place, attempt, by.UserID, in.Current)
+	place.Leave()
 	if errors.Is(err, auth.ErrInvalidCredentials) {
 		p.add("current_password", "Is not your password.")
 		return p.err()

@@ -21,6 +21,10 @@ type LoggedIn struct {
 	Tokens auth.Tokens
 }
 
+// Busy is auth.ErrBusy while a log-in would be refused for it. Asked first, it lets a flood of them cost next to nothing; an answer of nil promises
+// nothing.
+func (c *Commands) Busy() error { return c.c.Auth.Busy() }
+
 // LogIn checks the password and begins a session. An unknown address costs the same time as a wrong password and gives the
 // same error. After some failures, of an account or of a network address, passwords are not looked at for a while. Errors:
 // *[ValidationError], auth.ErrInvalidCredentials, *auth.ThrottledError, auth.ErrBusy; *[es.Refusal] user.inactive, and user.unverified where
@@ -34,9 +38,11 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err := p.err(); err != nil {
 		return LoggedIn{}, err
 	}
-	if err := c.c.Auth.Busy(); err != nil {
+	place, err := c.c.Auth.Place()
+	if err != nil {
 		return LoggedIn{}, err
 	}
+	defer place.Leave()
 	loginKey, err := c.loginKey(ctx, normaliseEmail(in.Email))
 	if err != nil {
 		return LoggedIn{}, err
@@ -52,7 +58,7 @@ func (c *Commands) LogIn(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	if err := c.checkPassword(ctx, attempt, account.ID, in.Password); err != nil {
+	if err := c.checkPassword(ctx, place, attempt, account.ID, in.Password); err != nil {
 		return LoggedIn{}, err
 	}
 	if account.Inactive {
@@ -112,10 +118,10 @@ func (c *Commands) accountByID(ctx context.Context, id string) (user.State, erro
 
 // checkPassword compares and counts; userID may be "". The attempt was admitted. Once others that were made at the same moment have failed too
 // often, it says nothing of the password: else as many as can wait could be tried at once.
-func (c *Commands) checkPassword(ctx context.Context, attempt auth.Attempt, userID, password string) error {
+func (c *Commands) checkPassword(ctx context.Context, place auth.Place, attempt auth.Attempt, userID, password string) error {
 	err := auth.ErrInvalidCredentials
 	if len(password) <= auth.MaxPasswordBytes {
-		err = c.c.Auth.CheckPassword(ctx, userID, password)
+		err = place.CheckPassword(ctx, userID, password)
 	}
 	wrong := errors.Is(err, auth.ErrInvalidCredentials)
 	if err != nil && !wrong {

@@ -5,10 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"mime/multipart"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/valyala/fasthttp"
 
 	"github.com/factum-platform/factum/bench/ratio"
 	"github.com/factum-platform/factum/bench/site"
@@ -41,8 +45,8 @@ func (b *bench) create() ratio.Figure {
 			if _, err := b.platform.Commands.DisableTSA(ctx, by, t.ID); err != nil {
 				return err
 			}
-			client := b.platform.NewClient(b.serving)
-			defer client.Close()
+			up := &uploader{host: lean(ctx, b.serving.URL, 1), url: b.serving.URL + site.DocumentsPath(t), token: b.platform.Token}
+			defer up.host.CloseIdleConnections()
 			a, err := b.takeApart(ctx)
 			if err != nil {
 				return err
@@ -52,7 +56,7 @@ func (b *bench) create() ratio.Figure {
 				return err
 			}
 			both := func(p *parts) error {
-				if err := whole(ctx, client, t, p); err != nil {
+				if err := up.whole(ctx, p); err != nil {
 					return err
 				}
 				return a.upload(ctx, b.platform, p)
@@ -78,15 +82,47 @@ func (b *bench) create() ratio.Figure {
 	}
 }
 
-// whole uploads new content through HTTP. The answer waits until the read model has it.
-func whole(ctx context.Context, client *site.Client, t site.Tenant, p *parts) error {
-	begun := time.Now()
-	_, answer, err := client.Upload(ctx, t, "measurement "+uuid.NewString())
-	p.whole = append(p.whole, time.Since(begun))
-	if err == nil && answer.Pending != "" {
-		err = fmt.Errorf("an upload was answered before the read model had it: %s", answer.Pending)
+// uploader uploads through HTTP.
+type uploader struct {
+	host  *fasthttp.HostClient
+	url   string
+	token func(context.Context) (string, error)
+}
+
+// whole uploads new content. The answer waits until the read model has it.
+func (u *uploader) whole(ctx context.Context, p *parts) error {
+	token, err := u.token(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	req, res := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(req)
+	defer fasthttp.ReleaseResponse(res)
+	form := multipart.NewWriter(req.BodyWriter())
+	err = form.WriteField("mime_type", "text/plain")
+	part, errPart := form.CreateFormFile("file", "measurement.txt")
+	if err = errors.Join(err, errPart); err == nil {
+		_, err = io.WriteString(part, "measurement "+uuid.NewString())
+	}
+	if err = errors.Join(err, form.Close()); err != nil {
+		return err
+	}
+	req.Header.SetMethod(http.MethodPost)
+	req.SetRequestURI(u.url)
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.SetContentType(form.FormDataContentType())
+	begun := time.Now()
+	err = u.host.Do(req, res)
+	p.whole = append(p.whole, time.Since(begun))
+	switch {
+	case err != nil:
+		return fmt.Errorf("upload: %w", err)
+	case res.StatusCode() != http.StatusCreated:
+		return fmt.Errorf("upload: %d: %.300s", res.StatusCode(), res.Body())
+	case len(res.Header.Peek("Factum-Pending")) > 0:
+		return fmt.Errorf("an upload was answered before the read model had it: %s", res.Header.Peek("Factum-Pending"))
+	}
+	return nil
 }
 
 // takenApart is a tenant that only this process projects, in the way factum serve projects its own: what is appended in the process that

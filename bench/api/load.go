@@ -44,15 +44,21 @@ type loaded struct {
 	refused   int
 }
 
-func (l load) run(ctx context.Context) (loaded, error) {
-	host := &fasthttp.HostClient{
-		Addr: strings.TrimPrefix(l.base, "http://"), MaxConns: l.clients, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+// lean is a client that costs little of the processors that it shares with what it measures. It has at most so many connections to base, and
+// keeps them until CloseIdleConnections.
+func lean(ctx context.Context, base string, connections int) *fasthttp.HostClient {
+	return &fasthttp.HostClient{
+		Addr: strings.TrimPrefix(base, "http://"), MaxConns: connections, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
 		Dial: func(address string) (net.Conn, error) { // fasthttp's own leaves a goroutine for ever
 			return (&net.Dialer{Timeout: callTimeout}).DialContext(ctx, "tcp", address)
 		},
 		MaxIdleConnDuration:       2 * shortPause, // its cleaner ends so much later than the load
 		MaxIdemponentCallAttempts: 1, NoDefaultUserAgentHeader: true,
 	}
+}
+
+func (l load) run(ctx context.Context) (loaded, error) {
+	host := lean(ctx, l.base, l.clients)
 	defer host.CloseIdleConnections()
 	w := newWindow(l.window)
 	var refused atomic.Int64

@@ -88,16 +88,32 @@ func (b *bench) login() ratio.Figure {
 			b.facts = append(b.facts, ratio.Fact{Name: "argon2id", Value: fmt.Sprintf("%d KiB, %d passes, %d threads; %d clients at saturation",
 				params.memory, params.time, params.threads, l.clients)})
 			return rounds(func(ctx context.Context) (float64, float64, error) {
-				ours, err := l.run(ctx)
+				var ours loaded
+				theirs, err := around(func() (float64, error) { return params.rate(b.logins), ctx.Err() }, func() (err error) {
+					ours, err = l.run(ctx)
+					return err
+				})
 				if err != nil {
 					return 0, 0, err
 				}
-				theirs := params.rate(b.logins)
 				b.say("login", "half of the log-ins within %.0f ms, 99 of 100 %.0f", milliseconds(ratio.Median(ours.times)), milliseconds(ratio.Percentile(ours.times, 0.99)))
-				return ours.perSecond, theirs, ctx.Err()
+				return ours.perSecond, theirs, nil
 			})
 		},
 	}
+}
+
+// around measures before between and after it, and returns the mean: a machine that becomes slower or faster meanwhile does not count for one side.
+func around(measure func() (float64, error), between func() error) (float64, error) {
+	before, err := measure()
+	if err == nil {
+		err = between()
+	}
+	if err != nil {
+		return 0, err
+	}
+	after, err := measure()
+	return (before + after) / 2, err
 }
 
 // collapse sets log-ins per second from three times the clients against those at saturation. Who is refused comes back after a short pause.
@@ -129,13 +145,16 @@ func (b *bench) overloaded(name, what string, pause time.Duration, bar float64) 
 			var accepted []time.Duration
 			refused := 0
 			err = rounds(func(ctx context.Context) (float64, float64, error) {
-				theirs, err := saturation.run(ctx)
-				if err != nil {
-					return 0, 0, err
-				}
-				ours, err := flood.run(ctx)
+				var ours loaded
+				theirs, err := around(func() (float64, error) {
+					l, err := saturation.run(ctx)
+					return l.perSecond, err
+				}, func() (err error) {
+					ours, err = flood.run(ctx)
+					return err
+				})
 				accepted, refused = append(accepted, ours.times...), refused+ours.refused
-				return ours.perSecond, theirs.perSecond, err
+				return ours.perSecond, theirs, err
 			})
 			if err != nil {
 				return err

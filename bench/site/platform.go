@@ -243,7 +243,7 @@ func (s *Site) Stamp(ctx context.Context) (tsa.Stamp, error) {
 
 // ReadModels are the projections of cmd/factum that can be built from the log.
 func ReadModels() []runner.Projection {
-	return []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection()}
+	return []runner.Projection{documents.Projection(), directory.Projection(), audit.Projection()}
 }
 
 // sealKeys lets the keyring serve the sealing codec, as cmd/factum does.

@@ -93,9 +93,10 @@ type platform struct {
 // lookChannel is where processes tell each other that somebody changed something about a tenant's consumers.
 const lookChannel = "look"
 
-// readModels are the projections that can be built anew at any time.
+// readModels are the projections that can be built anew at any time, in the order in which the events of a log come to them: who has uploaded
+// something waits for documents.
 func readModels() []runner.Projection {
-	return []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection()}
+	return []runner.Projection{documents.Projection(), directory.Projection(), audit.Projection()}
 }
 
 // startPlatform wires the rooms and starts what the roles need, in order: log, commands, jobs, projector, API. The listener is the HTTP

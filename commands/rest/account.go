@@ -41,16 +41,25 @@ func (r routes) account(api huma.API) {
 type profile struct {
 	httpapi.Repeatable
 	Body struct {
-		FirstName *string `json:"first_name,omitempty" minLength:"1" maxLength:"100" example:"Mina"`
-		LastName  *string `json:"last_name,omitempty" minLength:"1" maxLength:"100" example:"Okoro"`
+		FirstName text `json:"first_name,omitzero" minLength:"1" maxLength:"100" example:"Mina"`
+		LastName  text `json:"last_name,omitzero" minLength:"1" maxLength:"100" example:"Okoro"`
 	}
 }
 
 // Resolve implements huma.Resolver.
-func (in *profile) Resolve(huma.Context) []error { return httpapi.Wrong(in.command().Check()) }
+func (in *profile) Resolve(huma.Context) []error {
+	wrong := in.command().Check()
+	for field, t := range map[string]text{"first_name": in.Body.FirstName, "last_name": in.Body.LastName} {
+		if t.null {
+			delete(wrong, "_schema") // that no field is named
+			wrong[field] = []string{notNull}
+		}
+	}
+	return httpapi.Wrong(wrong)
+}
 
 func (in *profile) command() commands.ChangeProfile {
-	return commands.ChangeProfile{FirstName: in.Body.FirstName, LastName: in.Body.LastName}
+	return commands.ChangeProfile{FirstName: in.Body.FirstName.value, LastName: in.Body.LastName.value}
 }
 
 func (r routes) changeProfile(ctx context.Context, in *profile) (*httpapi.Answer[httpapi.Account], error) {

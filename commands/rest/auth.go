@@ -13,11 +13,12 @@ import (
 func (r routes) auth(api huma.API) {
 	route(api, httpapi.Op{
 		ID: "register", Method: http.MethodPost, Path: "/api/auth/register", Summary: "Open an account", Tag: "auth",
-		Status: http.StatusCreated, Accepts: true, Errors: []int{http.StatusConflict, http.StatusServiceUnavailable},
+		Status: http.StatusCreated, Accepts: true, Overloaded: r.overloaded, Errors: []int{http.StatusConflict, http.StatusServiceUnavailable},
 	}, r.register)
 	route(api, httpapi.Op{
 		ID: "login", Method: http.MethodPost, Path: "/api/auth/login", Summary: "Begin a session", Tag: "auth",
-		Accepts: true, Secret: true, Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		Accepts: true, Secret: true, Overloaded: r.overloaded,
+		Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 	}, r.logIn)
 	route(api, httpapi.Op{
 		ID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tag: "auth",
@@ -34,6 +35,14 @@ func (r routes) auth(api huma.API) {
 		ID: "end-session", Method: http.MethodDelete, Path: "/api/auth/sessions/{session_id}", Tag: "auth",
 		Summary: "End one session of the caller", Errors: []int{http.StatusNotFound},
 	}, r.endSession)
+}
+
+// overloaded is for the routes that hash a password.
+func (r routes) overloaded() error {
+	if err := r.Commands.Busy(); err != nil {
+		return answer(err)
+	}
+	return nil
 }
 
 type registration struct {

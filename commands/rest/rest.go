@@ -162,7 +162,7 @@ func answer(err error) error {
 	case errors.Is(err, auth.ErrInactive):
 		return httpapi.NewProblem(http.StatusForbidden, "account_inactive", "This account is switched off. Ask who runs this installation.")
 	case errors.Is(err, auth.ErrBusy):
-		return httpapi.Unavailable("Too many passwords are being checked. Try again in a moment.", err)
+		return httpapi.Overloaded("Too many passwords are being checked. Try again in a moment.")
 	default:
 		return err
 	}

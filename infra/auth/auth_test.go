@@ -52,6 +52,16 @@ type world struct {
 	now  time.Time
 }
 
+// CheckPassword checks it in a place of its own.
+func (w *world) CheckPassword(ctx context.Context, userID, password string) error {
+	place, err := w.Place()
+	if err != nil {
+		return err
+	}
+	defer place.Leave()
+	return place.CheckPassword(ctx, userID, password)
+}
+
 func (w *world) clock() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()

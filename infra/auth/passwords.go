@@ -51,13 +51,19 @@ func newPasswords(memory uint32) (*passwords, error) {
 // most is how many passwords may be hashed or wait for that.
 func (p *passwords) most() int64 { return int64(cap(p.slots) * (1 + waitingPerWorker)) }
 
-// run does work in a slot; it does not wait behind too many others.
-func (p *passwords) run(ctx context.Context, work func() error) error {
+// enter takes a place among those that are hashed or wait for that, which leave gives back. Error: [ErrBusy].
+func (p *passwords) enter() error {
 	if p.waiting.Add(1) > p.most() {
 		p.waiting.Add(-1)
 		return ErrBusy
 	}
-	defer p.waiting.Add(-1)
+	return nil
+}
+
+func (p *passwords) leave() { p.waiting.Add(-1) }
+
+// run does work in a slot, for somebody who has a place.
+func (p *passwords) run(ctx context.Context, work func() error) error {
 	select {
 	case p.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -75,6 +81,15 @@ func (a *Auth) Busy() error {
 	}
 	return nil
 }
+
+// Place is a place among those whose passwords are checked soon. Who takes it first of all looks nothing up in vain.
+type Place struct{ a *Auth }
+
+// Place takes a place, which must be left. Error: [ErrBusy], when there is none.
+func (a *Auth) Place() (Place, error) { return Place{a}, a.passwords.enter() }
+
+// Leave gives the place back. It is called once, and not for a place that there was not.
+func (p Place) Leave() { p.a.passwords.leave() }
 
 // SetPassword stores the hash of a new account's password. A credential that exists is left as it is. loginKey is the HMAC of
 // the e-mail address. Error: [ErrBusy].
@@ -126,10 +141,13 @@ func (a *Auth) replace(ctx context.Context, tx pgx.Tx, userID, hash, keepSession
 
 // hash hashes a new password, in composed characters (Unicode NFC): keyboards differ in how they send the same text. Error: [ErrBusy].
 func (a *Auth) hash(ctx context.Context, password string) (hash string, err error) {
-	err = a.passwords.run(ctx, func() (err error) {
-		hash, err = a.passwords.swapper.Hash(norm.NFC.String(password))
-		return err
-	})
+	if err = a.passwords.enter(); err == nil {
+		defer a.passwords.leave()
+		err = a.passwords.run(ctx, func() (err error) {
+			hash, err = a.passwords.swapper.Hash(norm.NFC.String(password))
+			return err
+		})
+	}
 	if err != nil {
 		return "", fmt.Errorf("auth: hash a password: %w", err)
 	}
@@ -171,8 +189,9 @@ func (p *passwords) verify(hash, password string) (replacement string, err error
 }
 
 // CheckPassword compares in constant time; with userID "" it takes as long and fails. A hash of an older kind is replaced by
-// the current one. Errors: [ErrInvalidCredentials], [ErrBusy].
-func (a *Auth) CheckPassword(ctx context.Context, userID, password string) error {
+// the current one. Error: [ErrInvalidCredentials].
+func (p Place) CheckPassword(ctx context.Context, userID, password string) error {
+	a := p.a
 	hash := a.passwords.dummy
 	err := a.pool.QueryRow(ctx, `select hash from auth.credentials where user_id = $1`, cmp.Or(userID, nobody)).Scan(&hash)
 	known := err == nil

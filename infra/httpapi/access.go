@@ -88,6 +88,12 @@ func (s *Server) guard(hc huma.Context, next func(huma.Context)) {
 }
 
 func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context.Context, error) {
+	op, _ := hc.Operation().Metadata[opKey].(Op)
+	if op.Overloaded != nil {
+		if err := op.Overloaded(); err != nil {
+			return ctx, err
+		}
+	}
 	if err := s.limit(ctx, hc, rule, "address", networkOf(ClientOf(ctx).Address), s.c.Limits.Address); err != nil {
 		return ctx, err
 	}
@@ -99,7 +105,6 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 	} else {
 		noteIDs(ctx, hc, rule)
 	}
-	op, _ := hc.Operation().Metadata[opKey].(Op)
 	ctx, err := precondition(ctx, hc, op)
 	if err != nil {
 		return ctx, err
@@ -339,14 +344,18 @@ func membership(schema string, by *auth.Claim, tenant string, deletedToo bool, f
 // Memberships lists the user's tenants that can be used, or those that were deleted, newest membership first, and how far the directory is.
 // minPosition is as in [Server.Read].
 func (s *Server) Memberships(ctx context.Context, user string, active bool, minPosition uint64) ([]Membership, Settled, error) {
-	out := []Membership{}
-	at, err := s.Read(ctx, Directory(), minPosition, func(tx readmodel.Tx, schema string) error {
-		rows, err := tx.Query(ctx, `select `+membershipColumns+` from `+fmt.Sprintf(memberships, schema)+` and t.is_active <> $2 order by m.joined_at desc, t.id`, user, !active)
-		if err != nil {
-			return err
+	var out []Membership
+	at, err := s.Ask(ctx, Directory(), minPosition, func(schema string) readmodel.Query {
+		out = []Membership{}
+		return readmodel.Query{
+			Columns: membershipColumns, From: fmt.Sprintf(memberships, schema) + ` and t.is_active <> $2`,
+			Order: "m.joined_at desc, t.id", Limit: "all", Args: []any{user, !active},
+			Row: func(row pgx.CollectableRow) error {
+				m, err := scanMembership(row)
+				out = append(out, m)
+				return err
+			},
 		}
-		out, err = pgx.CollectRows(rows, scanMembership)
-		return err
 	})
 	if err != nil {
 		return nil, at, fmt.Errorf("httpapi: list memberships: %w", err)

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v3"
@@ -34,6 +35,7 @@ type request struct {
 	tags      []string // of the answer; see Tag
 	tagWhole  bool
 	secret    bool                // the answer must not be compressed; see Op.Secret
+	shed      bool                // it was refused to do others well; see Overloaded
 	wrong     map[string][]string // by field; see note
 }
 
@@ -125,6 +127,13 @@ func (s *Server) observe(c fiber.Ctx) error {
 		route = "none"
 	}
 	s.metrics.count(c.Method(), route, status, took)
+	if r.shed {
+		if n := s.shed.told(start); n > 0 {
+			s.c.Logger.LogAttrs(c.Context(), slog.LevelWarn, "requests were refused, because there are too many; factum_http_requests_total counts them",
+				slog.String("route", route), slog.Int("status", status), slog.Int64("since_last_told", n))
+		}
+		return nil
+	}
 	level := slog.LevelInfo
 	attrs := []slog.Attr{
 		slog.String("request_id", r.id), slog.String("method", c.Method()), slog.String("route", route), slog.Int("status", status),
@@ -142,6 +151,19 @@ func (s *Server) observe(c fiber.Ctx) error {
 	}
 	s.c.Logger.LogAttrs(c.Context(), level, "request", attrs...)
 	return nil
+}
+
+// shed counts requests that were refused because there are too many of them. It is safe for concurrent use.
+type shed struct{ untold, toldAt atomic.Int64 }
+
+// told counts one more, and answers how many are to be told now: 0, or at most once a second all since the last time.
+func (s *shed) told(now time.Time) int64 {
+	s.untold.Add(1)
+	last := s.toldAt.Load()
+	if now.UnixNano()-last < int64(time.Second) || !s.toldAt.CompareAndSwap(last, now.UnixNano()) {
+		return 0
+	}
+	return s.untold.Swap(0)
 }
 
 // requestID is the request's own id, or one that is drawn.

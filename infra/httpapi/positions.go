@@ -198,8 +198,11 @@ func problemOf(ctx context.Context, err error) *Problem {
 	default:
 		p = Internal(err)
 	}
-	if r := requestOf(ctx); r != nil && p.cause != nil {
-		r.cause = p.cause
+	if r := requestOf(ctx); r != nil {
+		r.shed = p.shed
+		if p.cause != nil {
+			r.cause = p.cause
+		}
 	}
 	return p
 }

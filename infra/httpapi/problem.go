@@ -29,6 +29,7 @@ type Problem struct {
 
 	cause   error
 	headers http.Header
+	shed    bool // see Overloaded
 }
 
 // Fault is the part of a [Problem] that programs look at.
@@ -82,6 +83,13 @@ func Internal(cause error) *Problem {
 func Unavailable(detail string, cause error) *Problem {
 	p := NewProblem(http.StatusServiceUnavailable, "", detail).With("Retry-After", "1")
 	p.cause = cause
+	return p
+}
+
+// Overloaded is [Unavailable] for what is refused to do the rest well. There may be thousands a second: they are counted, and logged together.
+func Overloaded(detail string) *Problem {
+	p := Unavailable(detail, nil)
+	p.shed = true
 	return p
 }
 

@@ -21,6 +21,8 @@ type Op struct {
 	Versioned                      string                    // the letter in entity tags of the stream that it shows or changes; "" takes no conditions
 	ShowsMembership                bool                      // it shows the caller's membership, which must be looked up for that
 	Secret                         bool                      // a success holds something that must be kept nowhere, not even for a repetition, nor be compressed (BREACH)
+	// Overloaded is asked before anything else is done for a request, its body not yet read; what it answers is answered. Optional.
+	Overloaded func() error
 	// Digest reads the body of a route that reads its body itself, to its end, so that a repetition can be compared. It answers the same as the
 	// route gives to [Digested].
 	Digest func(huma.Context) ([]byte, error)

@@ -79,6 +79,7 @@ type Server struct {
 	base    context.Context // ends when the server was stopped
 	stop    context.CancelFunc
 	docs    documents
+	shed    shed
 	refused sync.Map // by tenant, the tenants.SchemaError that was logged last
 	guesses readmodel.Guesses
 

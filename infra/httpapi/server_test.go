@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,6 +227,55 @@ func TestRequestsAreLoggedAndCountedWithoutTheirPaths(t *testing.T) {
 	families, err := registry.Gather()
 	if err != nil || len(families) != 2 {
 		t.Errorf("%d metrics, %v; want 2", len(families), err)
+	}
+}
+
+// TestAFloodIsRefusedCheaply: who comes when there are too many is refused before anything else is looked at, told when to come back, counted,
+// and not given a line of the log each.
+func TestAFloodIsRefusedCheaply(t *testing.T) {
+	var log strings.Builder
+	registry := prometheus.NewRegistry()
+	s := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil)), Metrics: registry})
+	var flood atomic.Pointer[Problem]
+	flood.Store(Overloaded("Too many."))
+	type named struct {
+		Body struct {
+			Name string `json:"name"`
+		}
+	}
+	Route(s.API(), Op{ID: "test-flood", Method: http.MethodPost, Path: "/api/auth/login", Accepts: true, Overloaded: func() error {
+		if p := flood.Load(); p != nil {
+			return p
+		}
+		return nil
+	}}, func(context.Context, *named) (*struct{}, error) { return &struct{}{}, nil })
+	addr := serve(t, s)
+	const refused = 50
+	const head = "POST /api/auth/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\n"
+	began := time.Now()
+	for range refused {
+		resp, body := raw(t, addr, head+"\r\nnojson") // nobody says that it is none
+		wantProblem(t, resp, body, http.StatusServiceUnavailable, "service_unavailable")
+		if resp.Header.Get("Retry-After") != "1" {
+			t.Errorf("Retry-After %q", resp.Header.Get("Retry-After"))
+		}
+	}
+	took := time.Since(began)
+	if lines := strings.Count(log.String(), "\n"); lines < 1 || time.Duration(lines-1)*time.Second > took {
+		t.Errorf("%d lines of the log in %v: %s", lines, took, log.String())
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "factum_http_requests_total" && (len(f.GetMetric()) != 1 || f.GetMetric()[0].GetCounter().GetValue() != refused) {
+			t.Errorf("counted %v; want %d", f.GetMetric(), refused)
+		}
+	}
+	flood.Store(nil)
+	if resp, body := raw(t, addr, head+"Content-Type: text/plain\r\n\r\nnojson"); resp.StatusCode != http.StatusUnsupportedMediaType {
+		t.Errorf("after the flood %d: %s", resp.StatusCode, body)
 	}
 }
 

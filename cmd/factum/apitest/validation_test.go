@@ -45,6 +45,8 @@ func TestOneAnswerNamesEveryWrongField(t *testing.T) {
 			method: "PUT", route: "/api/users/me", body: `{"first_name":" ","last_name":5,"email":"a@plant.example"}`, header: badTag,
 			fields: []string{"first_name", "last_name", "email", "If-Match"},
 		},
+		{method: "PUT", route: "/api/users/me", body: `{"first_name":null}`, fields: []string{"first_name"}},
+		{method: "PUT", route: "/api/users/me", body: `{"first_name":null,"last_name":" ","email":null}`, fields: []string{"first_name", "last_name", "email"}},
 		{method: "PUT", route: "/api/users/me", body: `{"email":"a@plant.example"}`, fields: []string{"_schema", "email"}},
 		{method: "POST", route: "/api/auth/password/change", body: `{"new_password":"statorstator","x":1}`, fields: []string{"current_password", "new_password", "x"}},
 		{method: "POST", route: "/api/auth/password/forgot", body: `{"email":"plant","x":1}`, fields: []string{"email", "x"}},

@@ -263,7 +263,7 @@ func newWorldOn(t *testing.T, objects contents) *world {
 	var moves readmodel.Moves
 	consumers := runner.Config{
 		Store: store, Codec: w.codec, Pool: w.Pool, Tenants: w.tenants, Moves: &moves, Logger: slog.New(slog.DiscardHandler),
-		Projections: []runner.Projection{directory.Projection(), documents.Projection(), audit.Projection()},
+		Projections: []runner.Projection{documents.Projection(), directory.Projection(), audit.Projection()},
 	}
 	projector, err := runner.New(consumers)
 	must(err)
