@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -70,6 +71,7 @@ type flaky struct {
 	mu      sync.Mutex
 	plan    []string // "lost" before the append, "unanswered" after it
 	appends int      // attempts
+	reads   int      // of streams
 	dieAt   int      // at which further append the process dies, from 1; 0 for never
 	dieLate bool     // after that append was carried out
 	dead    bool
@@ -96,6 +98,13 @@ func (f *flaky) Tenant(t eventstore.TenantID) eventstore.Log {
 }
 
 var errConnection = errors.New("connection lost")
+
+func (l flakyLog) ReadStream(ctx context.Context, s eventstore.StreamID, from eventstore.Version) iter.Seq2[eventstore.Recorded, error] {
+	l.store.mu.Lock()
+	l.store.reads++
+	l.store.mu.Unlock()
+	return l.Log.ReadStream(ctx, s, from)
+}
 
 func (l flakyLog) Append(ctx context.Context, w ...eventstore.Write) ([]eventstore.Appended, error) {
 	if err := eventstore.Validate(l.caps, w); err != nil {

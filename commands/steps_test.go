@@ -280,3 +280,63 @@ func TestALaterStepMeetsSomebodyElse(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWasLoadedAheadIsUsedOnce: a stream that was loaded ahead is not loaded again, unless somebody of this process has had a turn at it
+// since; what another process has appended is found by the conflict. Either way the decision is made on the facts.
+func TestWhatWasLoadedAheadIsUsedOnce(t *testing.T) {
+	const reads, appends = 1, 1 // of our command, when nobody comes between
+	for name, c := range map[string]struct {
+		between        func(w *world, x *commands.Executor) error
+		reads, appends int
+		code           string
+	}{
+		"nobody": {func(*world, *commands.Executor) error { return nil }, reads, appends, ""},
+		"this process": {func(w *world, x *commands.Executor) error {
+			return grant(w, x, "other")
+		}, reads + 1, appends - 1, "membership.exists"},
+		"another process": {func(w *world, _ *commands.Executor) error {
+			return grant(w, commands.NewExecutor(w.store.Store, w.codec), "other")
+		}, reads + 1, appends, "membership.exists"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldOn(t, engines["many streams at once"])
+			x := commands.NewExecutor(w.store, w.codec)
+			step := grantStep(w, "us", membership.Admin)
+			forget, err := x.Ahead(t.Context(), eventstore.PlatformTenant, grantMeta(w, "us"), step)
+			w.must(err)
+			defer forget()
+			ours, ourAppends := w.store.reads, w.store.appends
+			w.must(c.between(w, x))
+			theirs, theirAppends := w.store.reads-ours, w.store.appends-ourAppends
+			_, err = x.Execute(t.Context(), eventstore.PlatformTenant, grantMeta(w, "us"), step)
+			if c.code == "" {
+				w.must(err)
+			} else {
+				refused(t, err, c.code)
+			}
+			if got := w.store.reads - theirs; got != c.reads {
+				t.Errorf("%d reads, want %d", got, c.reads)
+			}
+			if got := w.store.appends - theirAppends; got != c.appends {
+				t.Errorf("%d attempts to append, want %d", got, c.appends)
+			}
+		})
+	}
+}
+
+func grantMeta(w *world, command string) eventstore.Meta {
+	return eventstore.Meta{Command: command, Actor: command, At: w.now}
+}
+
+func grantStep(w *world, by, role string) *commands.Decision[membership.State, membership.Command, membership.Event] {
+	id := es.Key("membership", "ahead")
+	return &commands.Decision[membership.State, membership.Command, membership.Event]{
+		Decider: membership.Decider, Stream: eventstore.StreamID{Kind: membership.Kind, ID: id},
+		Command: membership.Grant{TenantID: id, UserID: someone, Role: role, By: by, At: w.now},
+	}
+}
+
+func grant(w *world, x *commands.Executor, by string) error {
+	_, err := x.Execute(w.t.Context(), eventstore.PlatformTenant, grantMeta(w, by), grantStep(w, by, membership.Viewer))
+	return err
+}
