@@ -76,19 +76,19 @@ func (c *Commands) UploadDocument(ctx context.Context, by Caller, in UploadDocum
 	key := fmt.Sprintf("tenants/%s/files/%s/%s/%s", in.DatabaseName, object[0:2], object[2:4], object)
 	sums := newDigests()
 	// What is known once the content has passed by is loaded while the object store makes that durable.
-	u := &uploading{tenant: LogOf(in.TenantID)}
-	defer u.close()
-	ahead := sync.OnceValue(func() error { return u.load(ctx, c, by, sums) })
+	u := &uploading{tenant: LogOf(in.TenantID), forget: func() {}}
+	defer func() { u.forget() }()
+	u.loaded = sync.OnceValue(func() error { return u.load(ctx, c, by, sums) })
 	var early sync.WaitGroup
 	defer early.Wait()
 	body := &ending{r: io.TeeReader(&limited{r: in.Body, left: MaxFileBytes}, sums), ended: func() {
-		early.Go(func() { _ = ahead() }) // recordUpload is told the same
+		early.Go(func() { _ = u.loaded() }) // recordUpload is told the same
 	}}
 	size, err := c.c.Objects.Put(ctx, key, body)
 	if err != nil {
 		return Uploaded{}, Receipt{}, err
 	}
-	out, receipt, err := c.recordUpload(ctx, by, in, key, size, u, ahead)
+	out, receipt, err := c.recordUpload(ctx, by, in, key, size, u)
 	// The object is removed when nothing refers to it for certain: after a definite failure, or when the content was known.
 	if (err != nil && !MayHaveHappened(err)) || (err == nil && out.ObjectKey != key) {
 		c.discard(ctx, key)
@@ -105,8 +105,10 @@ func (c *Commands) discard(ctx context.Context, key string) {
 	}
 }
 
-// uploading is an upload whose content is known: its two streams as they were then, and the tenant's policy.
+// uploading is an upload whose content is known: its two streams as they were then, and the tenant's policy. All but the tenant may be looked at
+// once loaded has answered nil; it loads at its first call. forget must be called at the end.
 type uploading struct {
+	loaded                      func() error
 	tenant                      eventstore.TenantID
 	sha, md, fileID, documentID string
 	policy                      timestamping.State
@@ -136,15 +138,7 @@ func (u *uploading) load(ctx context.Context, c *Commands, by Caller, sums *dige
 	return all.Wait()
 }
 
-func (u *uploading) close() {
-	if u.forget != nil {
-		u.forget()
-	}
-}
-
-func (c *Commands) recordUpload(
-	ctx context.Context, by Caller, in UploadDocument, key string, size int64, u *uploading, ahead func() error,
-) (Uploaded, Receipt, error) {
+func (c *Commands) recordUpload(ctx context.Context, by Caller, in UploadDocument, key string, size int64, u *uploading) (Uploaded, Receipt, error) {
 	described, err := in.Describe()
 	if err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
@@ -157,7 +151,7 @@ func (c *Commands) recordUpload(
 	if err := p.err(); err != nil {
 		return Uploaded{}, Receipt{}, definite{err}
 	}
-	if err := ahead(); err != nil {
+	if err := u.loaded(); err != nil {
 		return Uploaded{}, Receipt{}, err
 	}
 	at := stamp(by.At)
