@@ -27,10 +27,12 @@ run: setup build ## Start the whole platform on http://127.0.0.1:4999 (Ctrl-C st
 demo: setup build ## Run the main job step by step; uses what runs, else starts it
 	@exec ./factum demo $(ARGS)
 
+# Without go vet, which make check runs among the linters, and without debug data, which a stack trace does not need: both take minutes on a
+# machine that has built nothing yet. With the race detector every process sleeps for a second before it ends unless told otherwise.
 .PHONY: test
 test: setup ## Run all tests; they bring their own servers up and down
 	@echo 'testing $(if $(RACE),with,without) the race detector; the first run also compiles everything'
-	@GORACE='atexit_sleep_ms=20' $(GO) test $(RACE) -p 2 -vet=off -ldflags='-s -w' -timeout 20m ./...
+	@GORACE='atexit_sleep_ms=20' $(GO) test $(RACE) -p 2 -vet=off -ldflags='-s -w' -timeout 25m ./...
 
 .PHONY: check
 check: check-format check-modules check-arrows check-openapi check-lint ## Formatting, modules, import arrows, OpenAPI, linters

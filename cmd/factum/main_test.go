@@ -26,7 +26,7 @@ var program = sync.OnceValues(func() (string, error) {
 	exe := filepath.Join(programDir, "factum")
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", exe, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", exe, ".").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build factum: %w: %s", err, out)
 	}
 	return exe, nil
