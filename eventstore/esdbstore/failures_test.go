@@ -265,7 +265,7 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, err := esdbstore.Open(t.Context(), esdbstore.Config{ConnectionString: test.connection, Logger: quiet, Timeout: 2 * time.Second, ProbeTimeout: 200 * time.Millisecond})
+			s, err := esdbstore.Open(t.Context(), esdbstore.Config{ConnectionString: test.connection, Logger: quiet, ProbeTimeout: 200 * time.Millisecond})
 			if err == nil {
 				mustAppend(t, s, write(name, eventstore.NoStream(), 1))
 				if err := s.Close(); err != nil {
