@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"mime/multipart"
 	"net/http"
 	"time"
 
@@ -98,19 +96,14 @@ func (u *uploader) whole(ctx context.Context, p *parts) error {
 	req, res := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(req)
 	defer fasthttp.ReleaseResponse(res)
-	form := multipart.NewWriter(req.BodyWriter())
-	err = form.WriteField("mime_type", "text/plain")
-	part, errPart := form.CreateFormFile("file", "measurement.txt")
-	if err = errors.Join(err, errPart); err == nil {
-		_, err = io.WriteString(part, "measurement "+uuid.NewString())
-	}
-	if err = errors.Join(err, form.Close()); err != nil {
+	contentType, err := site.WriteUpload(req.BodyWriter(), "measurement "+uuid.NewString())
+	if err != nil {
 		return err
 	}
 	req.Header.SetMethod(http.MethodPost)
 	req.SetRequestURI(u.url)
 	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.SetContentType(form.FormDataContentType())
+	req.Header.SetContentType(contentType)
 	begun := time.Now()
 	err = u.host.Do(req, res)
 	p.whole = append(p.whole, time.Since(begun))

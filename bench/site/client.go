@@ -84,12 +84,11 @@ func (d Document) Path() string { return DocumentsPath(d.Tenant) + "/" + d.ID }
 // DocumentsPath is where the tenant's documents are listed and uploaded.
 func DocumentsPath(t Tenant) string { return "/api/tenants/" + t.ID + "/documents" }
 
-// Upload uploads a small text of this content. Error: *[StatusError].
-func (c *Client) Upload(ctx context.Context, t Tenant, content string) (Document, Answer, error) {
-	var body bytes.Buffer
-	form := multipart.NewWriter(&body)
+// WriteUpload writes the form of an upload of a small text of this content, and returns its Content-Type.
+func WriteUpload(to io.Writer, content string) (contentType string, err error) {
+	form := multipart.NewWriter(to)
 	if err := form.WriteField("mime_type", "text/plain"); err != nil {
-		return Document{}, Answer{}, err
+		return "", err
 	}
 	part, err := form.CreateFormFile("file", "measurement.txt")
 	if err == nil {
@@ -98,10 +97,17 @@ func (c *Client) Upload(ctx context.Context, t Tenant, content string) (Document
 	if err == nil {
 		err = form.Close()
 	}
+	return form.FormDataContentType(), err
+}
+
+// Upload uploads a small text of this content. Error: *[StatusError].
+func (c *Client) Upload(ctx context.Context, t Tenant, content string) (Document, Answer, error) {
+	var body bytes.Buffer
+	contentType, err := WriteUpload(&body, content)
 	if err != nil {
 		return Document{}, Answer{}, err
 	}
-	a, err := c.do(ctx, http.MethodPost, DocumentsPath(t), http.Header{"Content-Type": {form.FormDataContentType()}}, &body)
+	a, err := c.do(ctx, http.MethodPost, DocumentsPath(t), http.Header{"Content-Type": {contentType}}, &body)
 	if err != nil {
 		return Document{}, a, err
 	}
