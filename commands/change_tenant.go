@@ -46,7 +46,7 @@ func (c *Commands) ChangeTenant(ctx context.Context, by Caller, tenantID string,
 
 func checkTenantName(name string) string {
 	switch trimmed := strings.TrimSpace(name); {
-	case trimmed == "":
+	case utf8.ValidString(trimmed) && !strings.ContainsFunc(trimmed, visible):
 		return "Must not be blank."
 	case utf8.RuneCountInString(trimmed) > tenant.MaxNameChars:
 		return "Has at most 255 characters."

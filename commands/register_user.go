@@ -141,7 +141,7 @@ func checkName(s string) string { return checkText(s, maxNameChars) }
 // checkText says what is wrong with a name of at most so many characters, or "".
 func checkText(s string, most int) string {
 	switch n := utf8.RuneCountInString(s); {
-	case n == 0:
+	case n == 0 || utf8.ValidString(s) && !strings.ContainsFunc(s, visible):
 		return "Must not be blank."
 	case n > most:
 		return fmt.Sprintf("Has at most %d characters.", most)
@@ -151,12 +151,16 @@ func checkText(s string, most int) string {
 	return ""
 }
 
-// plainText tells whether s can be stored and shown on one line: valid UTF-8 without control characters and line separators.
+// plainText tells whether s can be stored and shown on one line, and leaves what is around it as it is: valid UTF-8 without control characters,
+// line separators, and what turns the direction of writing.
 func plainText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp)
+		return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 	})
 }
+
+// visible tells whether r can be seen where it stands alone.
+func visible(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) }
 
 // checkEmail says what is wrong with a normalised address, or "". What cannot be seen makes one address look like another.
 func checkEmail(s string) string {

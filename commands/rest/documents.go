@@ -16,7 +16,7 @@ func (r routes) documents(api huma.API) {
 	route(api, httpapi.Op{
 		ID: "upload-document", Method: http.MethodPost, Path: "/api/tenants/{tenant_id}/documents", Tag: "documents",
 		Summary: "Keep a file of 1 byte to 100 MiB under a name; the parts may come in any order", Status: http.StatusCreated,
-		Errors: []int{http.StatusConflict}, Digest: digest,
+		Errors: []int{http.StatusConflict}, Digest: digest, Makes: true,
 		Body: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: &huma.Schema{
 			Type: huma.TypeObject, Required: []string{"file"}, Properties: map[string]*huma.Schema{
 				"file": {Type: huma.TypeString, Format: "binary"}, "filename": text, "mime_type": text,
@@ -61,6 +61,7 @@ func (r routes) uploadDocument(ctx context.Context, in *upload) (*httpapi.Answer
 	if err := httpapi.Digested(ctx, form.sum.Sum(nil)); err != nil {
 		return nil, err
 	}
+	httpapi.Tag(ctx, httpapi.TagDocument, uint64(receipt.Version))
 	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Documents(tenant.ID))
 	return httpapi.Answered(at, "The document is stored.", httpapi.DocumentWithFile{
 		Document: httpapi.Document{

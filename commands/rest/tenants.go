@@ -13,7 +13,7 @@ import (
 
 func (r routes) tenants(api huma.API) {
 	route(api, httpapi.Op{
-		ID: "create-tenant", Method: http.MethodPost, Path: "/api/tenants", Tag: "tenants", Accepts: true,
+		ID: "create-tenant", Method: http.MethodPost, Path: "/api/tenants", Tag: "tenants", Accepts: true, Makes: true,
 		Summary: "Make a tenant with a database of its own; the caller becomes its admin", Status: http.StatusCreated,
 		Errors: []int{http.StatusConflict},
 	}, r.createTenant)
@@ -53,6 +53,7 @@ func (r routes) createTenant(ctx context.Context, in *newTenant) (*httpapi.Answe
 	if err != nil {
 		return nil, err
 	}
+	httpapi.Tag(ctx, httpapi.TagTenant, uint64(receipt.Version))
 	at := r.Server.Settle(ctx, uint64(receipt.Position), httpapi.Directory())
 	if t.TSAEnabled {
 		// The tenant's own log begins with this switch, at position 1; the directory shows it too.

@@ -10,12 +10,12 @@ import (
 	"mime/multipart"
 	"net/http"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/factum-platform/factum/commands"
+	"github.com/factum-platform/factum/domain/document"
 	"github.com/factum-platform/factum/infra/httpapi"
 )
 
@@ -232,7 +232,7 @@ func bareName(part *multipart.Part) string {
 		return name // for the command to refuse: what follows would replace the bytes in silence
 	}
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if document.ControlCharacter(r) {
 			return -1
 		}
 		return r

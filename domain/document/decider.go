@@ -74,14 +74,24 @@ func CheckFilename(name string) string {
 		return "A file name has at most 255 characters."
 	case strings.ContainsAny(name, `/\`):
 		return "A file name must not contain / or \\."
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return "A file name must not contain control characters."
+	case strings.ContainsFunc(name, ControlCharacter):
+		return "A file name must not contain control characters, nor those that turn the direction of writing."
+	case !strings.ContainsFunc(name, visible):
+		return "A file name must not be blank."
 	case name == "." || name == "..":
 		return "A file name must not be . or ..."
 	default:
 		return ""
 	}
 }
+
+// ControlCharacter tells whether r may not stand in a file name, because it changes how what is around it looks: control characters, separators of
+// lines, and what turns the direction of writing, with which a name that ends in exe seems to end in txt (CVE-2021-42574).
+func ControlCharacter(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+}
+
+func visible(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) }
 
 // CheckMimeType says what is wrong with a media type, "" when nothing is. Parameters are not allowed.
 func CheckMimeType(mime string) string {

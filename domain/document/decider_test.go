@@ -26,12 +26,12 @@ func TestUploadAndDelete(t *testing.T) {
 }
 
 func TestFilenames(t *testing.T) {
-	for _, good := range []string{"a", "Prüfbericht 4.pdf", "...", strings.Repeat("ü", 255)} {
+	for _, good := range []string{"a", "Prüfbericht 4.pdf", "...", strings.Repeat("ü", 255), "דוח.pdf", "👩\u200d🔧.txt"} {
 		if wrong := CheckFilename(good); wrong != "" {
 			t.Errorf("%q: %s", good, wrong)
 		}
 	}
-	for _, bad := range []string{"", " ", ".", "..", "a/b", `a\b`, "a\x00", "a\r\nb", "\xff", strings.Repeat("x", 256)} {
+	for _, bad := range []string{"", " ", ".", "..", "a/b", `a\b`, "a\x00", "a\r\nb", "\xff", "\u202etxt.exe", "a\u2028b", "\u200b", strings.Repeat("x", 256)} {
 		if CheckFilename(bad) == "" {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -277,15 +277,25 @@ func tokenProblem(rule Rule, err error) error {
 	return NewProblem(http.StatusUnauthorized, code, detail).With("WWW-Authenticate", challenge)
 }
 
-// acceptable answers 415 to a JSON route that is sent something else.
+// acceptable answers 415 to a body that the route does not read, whatever is in it, and 413 to one that is declared too large, before it comes.
+// Compressed bodies are not read at all: what they grow to is known only afterwards.
 func acceptable(hc huma.Context) error {
 	body := hc.Operation().RequestBody
-	if body == nil || body.Content["application/json"] == nil {
+	if body == nil {
+		return nil
+	}
+	if coding := lines(hc, "Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return NewProblem(http.StatusUnsupportedMediaType, "", "Send the body as it is, without Content-Encoding.")
+	}
+	if body.Content["application/json"] == nil {
 		return nil
 	}
 	kind, params, err := mime.ParseMediaType(hc.Header("Content-Type"))
 	if err != nil || kind != "application/json" || (params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8")) {
 		return NewProblem(http.StatusUnsupportedMediaType, "", "Send the header Content-Type: application/json.")
+	}
+	if humafiber.Unwrap(hc).Request().Header.ContentLength() > maxJSONBytes {
+		return tooLarge()
 	}
 	return nil
 }

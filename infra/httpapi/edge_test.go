@@ -140,7 +140,7 @@ func TestAnswersTellBrowsersWhatNotToDo(t *testing.T) {
 	const nothing = "default-src 'none'; frame-ancestors 'none'"
 	for path, policy := range map[string]string{
 		get("/health"): nothing, get("/nowhere"): nothing, get("/api/docs/"): docsPolicy, "BREW / HTTP/1.1\r\nHost: x\r\n\r\n": nothing,
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": nothing, "nonsense\r\n\r\n": nothing, get("/health", "X-Long: "+strings.Repeat("x", 17<<10)): nothing,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": nothing, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n": nothing, "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n": nothing, "nonsense\r\n\r\n": nothing, get("/health", "X-Long: "+strings.Repeat("x", 17<<10)): nothing,
 		"GET /health HTTP/1.0\r\n\r\n": nothing, "OPTIONS /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n": nothing,
 	} {
 		resp, _ := raw(t, addr, path)

@@ -55,7 +55,7 @@ func describeHeaders(rule Rule, op Op, responses map[string]*huma.Response) {
 		if !rule.unlimited() {
 			names = append(names, "RateLimit", "RateLimit-Policy")
 		}
-		if op.Versioned != "" && (strings.HasPrefix(status, "2") || status == "304") {
+		if op.tagged() && (strings.HasPrefix(status, "2") || status == "304") {
 			names = append(names, "ETag")
 		}
 		if op.repeatable() && strings.HasPrefix(status, "2") {

@@ -30,6 +30,9 @@ const (
 
 type ifMatchKey struct{}
 
+// tagged tells whether a success may have an entity tag.
+func (o Op) tagged() bool { return o.Versioned != "" || o.Makes }
+
 // Tag gives the answer of the request that ctx belongs to the part of an entity tag for a stream's version.
 func Tag(ctx context.Context, letter string, version uint64) {
 	if r := requestOf(ctx); r != nil {
@@ -123,7 +126,7 @@ func tagged(hc huma.Context, next func(huma.Context)) {
 	r, c := requestOf(hc.Context()), humafiber.Unwrap(hc)
 	status := c.Response().StatusCode()
 	op, _ := hc.Operation().Metadata[opKey].(Op)
-	if op.Versioned == "" || r == nil || len(r.tags) == 0 || status < 200 || status > 299 {
+	if !op.tagged() || r == nil || len(r.tags) == 0 || status < 200 || status > 299 {
 		return
 	}
 	parts := r.tags

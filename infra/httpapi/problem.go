@@ -152,7 +152,6 @@ var codes = map[int]string{
 	http.StatusTooManyRequests:             "too_many_requests",
 	http.StatusRequestHeaderFieldsTooLarge: "request_header_fields_too_large",
 	http.StatusInternalServerError:         "internal_server_error",
-	http.StatusNotImplemented:              "not_implemented",
 	http.StatusServiceUnavailable:          "service_unavailable",
 }
 

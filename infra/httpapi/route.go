@@ -19,6 +19,7 @@ type Op struct {
 	Accepts                        bool                      // the input has a JSON body
 	Reads                          bool                      // it changes nothing, whatever its method
 	Versioned                      string                    // the letter in entity tags of the stream that it shows or changes; "" takes no conditions
+	Makes                          bool                      // what a success makes has an entity tag; nothing was there before, so the route takes no conditions
 	ShowsMembership                bool                      // it shows the caller's membership, which must be looked up for that
 	Secret                         bool                      // a success holds something that must be kept nowhere, not even for a repetition, nor be compressed (BREACH)
 	// Overloaded is asked before anything else is done for a request, its body not yet read; what it answers is answered. Optional.

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,11 +109,12 @@ func New(c Config) *Server {
 	s.app = fiber.New(fiber.Config{
 		AppName: "Factum", StrictRouting: true, CaseSensitive: true, Immutable: true,
 		StreamRequestBody: true, DisablePreParseMultipartForm: true,
+		RequestMethods: append(slices.Clone(fiber.DefaultMethods), otherMethod),
 		BodyLimit:      1, // all bodies are streamed, and capped where they are read: what stalls is known by its route
 		ReadBufferSize: maxHeaderBytes, ReadTimeout: cmp.Or(c.headerWithin, headerTimeout), WriteTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 		ErrorHandler: s.answerBroken,
 	})
-	s.refuseUnknownMethods()
+	s.routeEverything()
 	s.app.Use(s.observe)
 	if len(c.Origins) > 0 {
 		s.app.Use(cors.New(cors.Config{
@@ -225,8 +228,12 @@ func (s *Server) answerError(c fiber.Ctx, err error) error {
 // workerIdle is also how long the last goroutine outlives a stopped server.
 const workerIdle = 200 * time.Millisecond
 
-// refuseUnknownMethods answers methods that the router does not know, which it would answer as plain text before any middleware.
-func (s *Server) refuseUnknownMethods() {
+// otherMethod stands in logs and metrics for every method that HTTP does not know, as OpenTelemetry has it (http.request.method).
+const otherMethod = "_OTHER"
+
+// routeEverything lets requests that are not of this API come to the router like all others. By itself it would answer unknown methods as plain
+// text, and targets without a slash ("OPTIONS *", "CONNECT host:1"), past the headers, the limits, the metrics and the log.
+func (s *Server) routeEverything() {
 	known := map[string]bool{}
 	for _, method := range s.app.Config().RequestMethods {
 		known[method] = true
@@ -235,16 +242,13 @@ func (s *Server) refuseUnknownMethods() {
 	server.MaxIdleWorkerDuration = workerIdle
 	route := server.Handler
 	server.Handler = func(c *fasthttp.RequestCtx) {
-		if known[string(c.Method())] {
-			route(c)
-			return
+		if !known[string(c.Method())] {
+			c.Request.Header.SetMethod(otherMethod)
 		}
-		s.protect(c, requestID(c))
-		p := NewProblem(http.StatusNotImplemented, "", "This method is not implemented.")
-		c.Response.Header.SetContentType(problemType)
-		c.SetStatusCode(p.Status)
-		c.SetBody(p.completed(string(c.Path()), Rule{}).encode())
-		c.SetConnectionClose() // the body was not read
+		if target := c.URI().PathOriginal(); !bytes.HasPrefix(target, []byte("/")) {
+			c.URI().SetPath("/" + string(target))
+		}
+		route(c)
 	}
 }
 

@@ -3,16 +3,21 @@ package apitest
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
+)
+
+const (
+	registerPath, loginPath, tenantsPath = "/api/auth/register", "/api/auth/login", "/api/tenants"
+	jsonType                             = "application/json"
 )
 
 func TestBadJSONIsRefusedInTheOneErrorForm(t *testing.T) {
 	w := newWorld(t)
 	mina := w.person("Mina")
 	good := `"first_name":"A","last_name":"B","email":"a@plant.example","password":"stator coil 7"`
-	const registerPath, loginPath, tenantsPath = "/api/auth/register", "/api/auth/login", "/api/tenants"
-	jsonType := "application/json"
 	for _, c := range []struct {
 		name, path, kind, body string
 		status                 int
@@ -48,6 +53,8 @@ func TestBadJSONIsRefusedInTheOneErrorForm(t *testing.T) {
 		{"no name", tenantsPath, jsonType, "{}", 400, "BAD_REQUEST", "name"},
 		{"blank name", tenantsPath, jsonType, `{"name":" "}`, 400, "BAD_REQUEST", "name"},
 		{"null byte", tenantsPath, jsonType, `{"name":"a\u0000b"}`, 400, "BAD_REQUEST", "name"},
+		{"nothing to be seen", tenantsPath, jsonType, `{"name":"\u200b \u00a0"}`, 400, "BAD_REQUEST", "name"},
+		{"another direction", tenantsPath, jsonType, `{"name":"a\u202eb"}`, 400, "BAD_REQUEST", "name"},
 		{"long name", tenantsPath, jsonType, `{"name":"` + strings.Repeat("x", 256) + `"}`, 400, "BAD_REQUEST", "name"},
 		{"unknown field", tenantsPath, jsonType, `{"name":"a","id":"b"}`, 400, "BAD_REQUEST", "id"},
 		{"text", tenantsPath, "text/plain", `{"name":"a"}`, 415, "UNSUPPORTED_MEDIA_TYPE", ""},
@@ -72,6 +79,49 @@ func TestBadJSONIsRefusedInTheOneErrorForm(t *testing.T) {
 	}
 }
 
+func TestCompressedBodiesAreRefusedAsSuch(t *testing.T) {
+	w := newWorld(t)
+	mina := w.person("Mina")
+	tenant := w.tenant(mina, "A")
+	upload := "/api/tenants/" + tenant + "/documents"
+	kind, form := w.form(part{"file", "a.txt", "text/plain", "content"})
+	for _, c := range []struct{ path, kind, body string }{{tenantsPath, jsonType, `{"name":"B"}`}, {upload, kind, form.String()}} {
+		for _, coding := range []string{"gzip", "br", "identity, gzip", "nonsense"} {
+			a := w.send("POST", c.path, mina.token, c.kind, strings.NewReader(c.body), header{"Content-Encoding": coding})
+			w.problem(a, 415, "UNSUPPORTED_MEDIA_TYPE")
+			if !strings.Contains(a.text("detail"), "Content-Encoding") {
+				t.Errorf("%s: %s", coding, a.body)
+			}
+		}
+		w.want(w.send("POST", c.path, mina.token, c.kind, strings.NewReader(c.body), header{"Content-Encoding": "identity"}), 201)
+	}
+	w.problem(w.send("POST", upload, "", kind, strings.NewReader(form.String()), header{"Content-Encoding": "gzip"}), 401, "UNAUTHORIZED")
+}
+
+// TestABodyThatIsDeclaredTooLargeIsNotWaitedFor sends the first byte of a body, which the server waits for before it knows the route.
+func TestABodyThatIsDeclaredTooLargeIsNotWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	mina := w.person("Mina")
+	body, rest := io.Pipe()
+	defer func() { _ = rest.Close() }()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+tenantsPath, io.MultiReader(strings.NewReader("{"), body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.ContentLength = 1<<20 + 1
+	request.Header.Set("Content-Type", jsonType)
+	request.Header.Set("Authorization", "Bearer "+mina.token)
+	began := time.Now()
+	response, err := w.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("status %d after %s", response.StatusCode, time.Since(began))
+	}
+}
+
 func TestBadUploadsAreRefusedAndLeaveNothing(t *testing.T) {
 	w := newWorld(t)
 	mina := w.person("Mina")
@@ -92,6 +142,8 @@ func TestBadUploadsAreRefusedAndLeaveNothing(t *testing.T) {
 		"long name":              {file, {"filename", "", "", strings.Repeat("x", 256)}},
 		"huge field":             {{"filename", "", "", strings.Repeat("x", 1<<20)}, file},
 		"dots":                   {file, {"filename", "", "", ".."}},
+		"another direction":      {file, {"filename", "", "", "\u202etxt.exe"}},
+		"nothing to be seen":     {file, {"filename", "", "", "\u200b"}},
 		"bad media type":         {file, {"mime_type", "", "", "pdf"}},
 		"media type with params": {file, {"mime_type", "", "", "text/plain; charset=utf-8"}},
 	} {

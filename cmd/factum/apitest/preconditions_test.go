@@ -77,6 +77,18 @@ func TestEntityTagsAreVersionsOfStreams(t *testing.T) {
 		})
 	}
 
+	t.Run("what was made just now", func(t *testing.T) {
+		up := w.want(w.upload(tenant, mina, part{"file", "b.txt", "text/plain", "b"}, part{"metadata", "", "", `{"k":"v"}`}), 201)
+		path := base + "/documents/" + up.text("data.id")
+		w.unchanged(path, mina.token, w.tag(up))
+		w.want(w.call("PUT", path, mina.token, map[string]any{"filename": "c.txt"}, ifMatch(w.tag(up))), 200)
+		w.problem(w.call("DELETE", path, mina.token, nil, ifMatch(w.tag(up))), 412, "PRECONDITION_FAILED")
+		made := w.want(w.call("POST", "/api/tenants", mina.token, map[string]any{"name": "B"}), 201)
+		path = "/api/tenants/" + made.text("data.id")
+		w.want(w.call("PUT", path, mina.token, map[string]any{"name": "C"}, ifMatch(w.tag(made))), 200)
+		w.problem(w.call("DELETE", path, mina.token, nil, ifMatch(w.tag(made))), 412, "PRECONDITION_FAILED")
+	})
+
 	t.Run("members", func(t *testing.T) {
 		before := w.tag(w.want(w.call("GET", base, mina.token, nil), 200))
 		added := w.want(w.call("POST", base+"/users", mina.token, map[string]any{"user_id": noor.id, "role": "viewer"}, ifMatch(before)), 201)

@@ -225,7 +225,7 @@ func TestWhatComesBeforeTheFields(t *testing.T) {
 	mina, other := w.person("Mina"), w.person("Other")
 	tenant := w.tenant(mina, "A")
 	path := "/api/tenants/" + tenant
-	const bad, jsonType = `{"name":" ","x":1}`, "application/json"
+	const bad = `{"name":" ","x":1}`
 	w.problem(w.send("PUT", path, "", jsonType, strings.NewReader(bad)), 401, "UNAUTHORIZED")
 	w.problem(w.send("PUT", path, other.token, jsonType, strings.NewReader(bad)), 404, "NOT_FOUND")
 	w.problem(w.send("PUT", path, mina.token, "text/plain", strings.NewReader(bad)), 415, "UNSUPPORTED_MEDIA_TYPE")
