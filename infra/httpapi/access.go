@@ -102,8 +102,6 @@ func (s *Server) admit(ctx context.Context, hc huma.Context, rule Rule) (context
 		if ctx, err = s.identify(ctx, hc, rule); err != nil {
 			return ctx, err
 		}
-	} else {
-		noteIDs(ctx, hc, rule)
 	}
 	ctx, err := precondition(ctx, hc, op)
 	if err != nil {

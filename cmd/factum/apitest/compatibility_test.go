@@ -140,6 +140,9 @@ func TestHealthRoutesOfTheContract(t *testing.T) {
 	if a.text("data.blueprint") != "documents" || a.text("data.tenant_id") != anyTenant {
 		t.Errorf("%s", a.body)
 	}
+	if a := w.want(w.call("GET", "/api/tenants/probe/documents/health", "", nil), 200); a.text("data.tenant_id") != "probe" { // it is not checked
+		t.Errorf("%s", a.body)
+	}
 	health := w.want(w.call("GET", "/health", "", nil), 200)
 	w.fields(health, "", "status", "service", "version")
 	root := w.want(w.call("GET", "/", "", nil), 200)

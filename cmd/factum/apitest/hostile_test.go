@@ -73,7 +73,7 @@ func manyKeys(n int) string {
 // names of files too.
 var markup = []string{
 	`'; DROP TABLE es.events; --`, `" OR ""="`, `Robert'); DELETE FROM documents_g1.documents; --`, `<script>alert(1)`, `"><img src=x onerror=alert(1)>`,
-	`{{7*7}} ${jndi:ldap:x} #{1+1}`, "%s%n%d $1 $(id) `id` | ;", `&lt;b&gt; &#39;`, "Ünïcödé 田中 👩‍👩‍👧‍👦 \u202etxt", `=HYPERLINK("x")`, `_%`,
+	`{{7*7}} ${jndi:ldap:x} #{1+1}`, "%s%n%d $1 $(id) `id` | ;", `&lt;b&gt; &#39;`, "Ünïcödé 田中 👩‍👩‍👧‍👦 שלום txt", `=HYPERLINK("x")`, `_%`,
 }
 
 func TestSQLAndHTMLComeBackAsTheyAre(t *testing.T) {
