@@ -30,7 +30,7 @@ const replyType = "application/timestamp-reply"
 
 type fileTimestamp struct {
 	FileID    string     `json:"file_id" format:"uuid"`
-	Timestamp *timestamp `json:"tsa_timestamp" doc:"null when no time-stamp was asked for."`
+	Timestamp *timestamp `json:"tsa_timestamp,omitempty" doc:"Absent when no time-stamp was asked for."`
 }
 
 func (r routes) timestamp(ctx context.Context, in *oneFile) (*httpapi.Answer[fileTimestamp], error) {
@@ -66,7 +66,7 @@ func (r routes) downloadTimestamp(ctx context.Context, in *oneFile) (*streamed, 
 type verification struct {
 	FileID        string        `json:"file_id" format:"uuid"`
 	Valid         bool          `json:"valid" doc:"Every check passed."`
-	GenTime       *httpapi.Time `json:"gen_time"`
+	GenTime       *httpapi.Time `json:"gen_time" nullable:"true" doc:"null, as certificate_expiry, when the stored reply cannot be read."`
 	SerialNumber  string        `json:"serial_number"`
 	PolicyOID     string        `json:"policy_oid"`
 	TSAAuthority  string        `json:"tsa_authority"`
@@ -80,7 +80,7 @@ type verification struct {
 		Certificate bool `json:"certificate_valid" doc:"An end-entity certificate for time-stamping and nothing else."`
 		Chain       bool `json:"certificate_chain_valid" doc:"It chains to a configured root at gen_time."`
 	} `json:"checks"`
-	Expiry     *httpapi.Time `json:"certificate_expiry"`
+	Expiry     *httpapi.Time `json:"certificate_expiry" nullable:"true"`
 	Errors     []string      `json:"errors" nullable:"false"`
 	VerifiedAt httpapi.Time  `json:"verified_at"`
 }

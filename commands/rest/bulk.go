@@ -11,7 +11,7 @@ import (
 
 // result is what became of one of the things that a bulk command was given.
 type result struct {
-	ID      string         `json:"id" format:"uuid"`
+	ID      string         `json:"id" pattern:"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" doc:"As in the request, in lower case; of what does not exist, any 128 bits in the form of a UUID."`
 	Success bool           `json:"success"`
 	Status  int            `json:"status" doc:"What the same command for this one alone would be answered with." example:"404"`
 	Fault   *httpapi.Fault `json:"error,omitempty" doc:"Why it was refused."`

@@ -268,7 +268,7 @@ func TestBulkAnswersForEachItem(t *testing.T) {
 	tenant, elsewhere := w.tenant(admin, "A"), w.tenant(other, "B")
 	base := "/api/tenants/" + tenant + "/documents"
 	foreign := w.named(elsewhere, other, "foreign", "f")
-	const unknown = "11111111-1111-4111-8111-111111111111"
+	const unknown = "dddddddd-dddd-dddd-dddd-dddddddddddd" // of a version that does not exist (RFC 9562 §4.2)
 	var ids []string
 	for i := range 30 {
 		ids = append(ids, w.named(tenant, admin, fmt.Sprint("d", i), fmt.Sprint(i)))

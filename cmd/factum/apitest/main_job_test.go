@@ -169,6 +169,8 @@ func TestTheMainJob(t *testing.T) {
 	if a := w.want(w.call("GET", base+"/tsa/status", mina.token, nil), 200); a.at("data.tsa_enabled") != false {
 		t.Errorf("%s", a.body)
 	}
+	unstamped := w.want(w.upload(tenant, mina, part{"file", "b.txt", "text/plain", "nobody asked for a time-stamp of this"}), 201).text("data.file_id")
+	w.fields(w.want(w.call("GET", base+"/files/"+unstamped+"/timestamp", mina.token, nil), 200), "data", "file_id")
 }
 
 func TestSessions(t *testing.T) {
